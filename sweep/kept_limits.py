@@ -20,7 +20,9 @@ from jobs.store.results import is_known_format
 from sweep.errors import NotPlannedError, StoreError
 from sweep.stored_sweep import StoredSweep
 
-FORMAT = 1
+FORMAT = 2
+FIRST_FORMAT = 1
+"""Of a file without the fields of `SECOND_FORMAT`, so that earlier versions go on obeying it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,13 @@ class KeptLimits:
     max_queued: int | None = None
     """Jobs of this sweep in Slurm's queue at once."""
     budget_a100_hours: float | None = None
-    """Nothing is sent where what is spent and what is left to do come to more."""
+    """Nothing is sent by which what is spent and in flight could come to more."""
+    budget_core_hours: float | None = None
+    """Likewise, of all cores of all jobs."""
+    budget_money: float | None = None
+    """Likewise, at the plan's prices."""
+    budget_currency: str | None = None
+    """Of `budget_money`."""
     only: tuple[str, ...] = ()
     """Names of cells or keys of jobs: these, and what they need."""
     first: tuple[str, ...] = ()
@@ -66,10 +74,14 @@ class KeptLimits:
 
 
 NAMES = tuple(each.name for each in fields(KeptLimits) if each.name != "changes")
+SECOND_FORMAT = ("budget_core_hours", "budget_money", "budget_currency")
+"""Fields that programs of the first format do not know, and would pass over."""
 OPTIONS = {
     "backend": "--backend",
     "max_queued": "--max-queued",
     "budget_a100_hours": "--budget-a100-hours",
+    "budget_core_hours": "--budget-core-hours",
+    "budget_money": "--budget-money",
     "only": "--only",
     "first": "--first",
     "canary": "--canary",
@@ -82,6 +94,9 @@ TYPES: Mapping[str, tuple[type, ...]] = {
     "backend": (str,),
     "max_queued": (int,),
     "budget_a100_hours": (int, float),
+    "budget_core_hours": (int, float),
+    "budget_money": (int, float),
+    "budget_currency": (str,),
     "only": (list,),
     "first": (list,),
     "canary": (str,),
@@ -91,6 +106,7 @@ TYPES: Mapping[str, tuple[type, ...]] = {
 }
 WORDS: Mapping[str, tuple[str, ...]] = {"backend": ("local", "slurm"), "canary": ("on", "off")}
 """The values that these may have."""
+BUDGETS = ("budget_a100_hours", "budget_core_hours", "budget_money")
 LISTS = ("only", "first", "released", "ignored_inputs")
 """As JSON has them."""
 
@@ -109,9 +125,12 @@ def read_limits(path: Path, *, acts: bool = False) -> KeptLimits:
     except ValueError as error:
         raise StoreError(f"{path}: is damaged ({error}); remove it, and set the limits again") from None
     written = content.get("format")
-    if not is_known_format(written, FORMAT) or (acts and written != FORMAT):
+    later = isinstance(written, int) and written > FORMAT
+    if not is_known_format(written, FIRST_FORMAT) or (acts and later):
         given = str(written)[:60]
-        raise StoreError(f"{path}: has format {given}, not {FORMAT}; use the version of sweep that wrote it")
+        raise StoreError(
+            f"{path}: has format {given}, not {FIRST_FORMAT} or {FORMAT}; use the version of sweep that wrote it"
+        )
     for name, words in WORDS.items():
         if content.get(name) not in (None, *words):
             raise StoreError(f"{path}: {name} is {repr(content[name])[:60]}; remove the file, and set the limits again")
@@ -148,7 +167,12 @@ def update_limits(path: Path, given: Mapping[str, Any], clock: Clock = SYSTEM_CL
         **{name: different.get(name, getattr(before, name)) for name in NAMES},
         changes={**before.changes, **dict.fromkeys(different, change)},
     )
-    write_json(path, {"format": FORMAT, **asdict(after)})
+    content = asdict(after)
+    if all(content[name] is None for name in SECOND_FORMAT):
+        content = {name: value for name, value in content.items() if name not in SECOND_FORMAT}
+        write_json(path, {"format": FIRST_FORMAT, **content})
+    else:
+        write_json(path, {"format": FORMAT, **content})
     return after
 
 
@@ -197,11 +221,13 @@ def format_limit_lines(limits: Mapping[str, Any]) -> list[str]:
     lines = []
     for name in NAMES:
         value = limits.get(name)
-        if value in (None, []):
+        if value in (None, []) or name not in OPTIONS:
             continue
         if name == "ignored_inputs":
             value = f"({format_counted(len(value), 'problem')})"
         words = " ".join(value) if isinstance(value, list) else f"{value:.15g}" if isinstance(value, float) else value
+        if name == "budget_money":
+            words = f"{words} {limits['budget_currency']}"
         by_whom = f"  ({LimitChange(**limits['set'][name])})" if name in limits["set"] else ""
         lines.append(f"{OPTIONS[name]} {words}{by_whom}")
     return lines

@@ -14,17 +14,17 @@ VERBS = frozenset(
     accumulate acquire add adjust adopt advance allocate allow append apply are ask attach attend begin block
     build can cancel centre check checkpoint choose classify clean clear clip close collate collect colour
     compact compare compile compute configure connect convert copy count create cut decide decode deduplicate
-    define describe detect digest discount divide download draw drop dump embed encode enter escape estimate
+    define deliver describe detect digest discount divide download draw drop dump embed encode enter escape estimate
     exit expand explain export extend extract fetch fill find fit flatten flush fold forecast format freeze fuse gather
     generate get group guess gunzip halve has hash hold identify ignore import index infer inspect install is
     iter join judge keep kill label letterbox lift limit list listen load locate log look make map mark match measure
     merge multiply name narrow needs nest normalise normalize note number observe open pack pad parse pause
-    permute pick pin place plan poll predict prefetch prefill prepare preview price print project query quote
+    permute pick pin place plan poll post predict prefetch prefill prepare preview price print project query quote
     raise rank read readinto reconcile record refer refine refresh refuse register release reload remove rename
     render reorder replace replicate report request requeue require resample reserve reset resize resolve
     restore rotate round run sample save scale score select send set shard shorten show shuffle signal silence
     sleep sort split start step stop store strip submit subtract suggest sum summarize take tell terminate thin
-    touch trace train transform truncate unwrap update uses validate view wait withdraw wrap write zero
+    touch trace train transform truncate try unwrap update uses validate view wait withdraw wrap write zero
     """.split()  # noqa: SIM905 - read as text, not as a list of 200 quotes
 )
 """First words of public functions. Add a new verb here, where a reviewer sees it."""

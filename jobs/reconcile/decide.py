@@ -11,6 +11,7 @@ STARTABLE = {JobState.READY, JobState.INTERRUPTED}
 QUEUED_OR_RUNNING = {JobState.QUEUED, JobState.RUNNING}
 IN_THE_CLUSTER = {ClusterState.QUEUED, ClusterState.RUNNING}
 """Only behind these can a job be queued: by the disk a job may live that the cluster cannot show at the moment."""
+OVER_BUDGET = "the budget has no room for it any more"
 PARENT_LEFT = "its parent ended without success; it is sent again behind the parent's next attempt"
 
 
@@ -42,6 +43,32 @@ Action = Submit | Withdraw | Invalidate
 
 
 @dataclass(slots=True)
+class AmountRoom:
+    """What jobs that are sent may still take, by budget."""
+
+    left: dict[str, float]
+    charges: Mapping[str, Mapping[str, float]]
+    """By key, what a job counts under each budget when it is sent; nothing where it is not here."""
+    withdrawn: Collection[str] = ()
+    """Keys of queued jobs for which there is no room any more."""
+    held: dict[str, list[str]] = field(default_factory=dict)
+    """Keys of jobs that found no room, by budget."""
+
+    def copy(self) -> "AmountRoom":
+        """As it was before anything was reserved."""
+        return AmountRoom(dict(self.left), self.charges, self.withdrawn)
+
+    def find_full(self, key: str) -> list[str]:
+        """The budgets that have no room for a job."""
+        return [name for name, amount in self.charges.get(key, {}).items() if amount > self.left[name]]
+
+    def take(self, key: str) -> None:
+        """Counts the job in."""
+        for name, amount in self.charges.get(key, {}).items():
+            self.left[name] -= amount
+
+
+@dataclass(slots=True)
 class QueueCapacity:
     """How many jobs the cluster's queue still takes, by limit. A name without a number has no limit."""
 
@@ -50,14 +77,22 @@ class QueueCapacity:
     """The limits under which a job counts."""
     full: set[str] = field(default_factory=set)
     """Limits that had no room for some job."""
+    amounts: AmountRoom | None = None
+    """What jobs may still take; None: as much as they like."""
 
     def reserve(self, job: Job) -> bool:
-        """Counts the job in if every one of its limits has room."""
+        """Counts the job in if every one of its limits and budgets has room."""
         limits = [name for name in self.limit_names(job) if name in self.left]
         full = {name for name in limits if self.left[name] < 1}
         self.full |= full
         if full:
             return False
+        if self.amounts is not None:
+            if passed := self.amounts.find_full(job.key):
+                for name in passed:
+                    self.amounts.held.setdefault(name, []).append(job.key)
+                return False
+            self.amounts.take(job.key)
         for name in limits:
             self.left[name] -= 1
         return True
@@ -81,7 +116,8 @@ def decide(
     """
     capacity = capacity or QueueCapacity()
     actions: list[Action] = [Invalidate(parent, child) for parent, child in damaged.items()]
-    withdrawn = _find_withdrawals(jobs, statuses, observed)
+    over = capacity.amounts.withdrawn if capacity.amounts is not None else ()
+    withdrawn = _find_withdrawals(jobs, statuses, observed, over)
     actions += withdrawn.values()
     held = {
         key
@@ -111,13 +147,19 @@ def _find_submission(job: Job, statuses: Mapping[str, JobStatus], held: set[str]
 
 
 def _find_withdrawals(
-    jobs: Sequence[Job], statuses: Mapping[str, JobStatus], observed: Mapping[str, Observation]
+    jobs: Sequence[Job],
+    statuses: Mapping[str, JobStatus],
+    observed: Mapping[str, Observation],
+    over: Collection[str] = (),
 ) -> dict[str, Withdraw]:
-    """What has to leave the queue; below a job that leaves it, everything that is queued."""
+    """What has to leave the queue; below a job that leaves it, everything that is queued. `over`: keys of jobs for
+    which a budget has no room any more."""
     found: dict[str, Withdraw] = {}
     for job in jobs:
         withdrawal = _find_withdrawal(statuses[job.key], observed.get(job.key), job)
         queued = job.key in observed and observed[job.key].state is ClusterState.QUEUED
+        if withdrawal is None and queued and job.key in over:
+            withdrawal = Withdraw(job.key, OVER_BUDGET)
         left = [parent for parent in job.parents if parent in found and statuses[parent].state is not JobState.DONE]
         if withdrawal is None and queued and left:
             withdrawal = Withdraw(job.key, PARENT_LEFT)

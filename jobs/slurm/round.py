@@ -15,7 +15,7 @@ from jobs.errors import StoreRefusedError, describe_storage_error
 from jobs.job import Job
 from jobs.observation import ClusterState, Observation
 from jobs.reconcile.canary import HeldShape, list_held_keys
-from jobs.reconcile.decide import Action, Invalidate, QueueCapacity, Submit, Withdraw, decide
+from jobs.reconcile.decide import Action, AmountRoom, Invalidate, QueueCapacity, Submit, Withdraw, decide
 from jobs.reconcile.first_checkpoint import Canary
 from jobs.reconcile.node_exclusion import (
     EXCLUSION_HOURS,
@@ -153,6 +153,9 @@ class SlurmRound:
         self.capacity = QueueCapacity()
         self.held_back = ""
         """Why nothing may be sent although Slurm would take it; empty if there is no reason."""
+        self.measure_room: Callable[[SweepSnapshot], AmountRoom] | None = None
+        """What may still be sent under budgets; None: there are none."""
+        self._room: AmountRoom | None = None
         self.unfit: Mapping[str, Refusal] = {}
         """Jobs that Slurm would not take, or never start. They are not sent, and hold up no others."""
         self._checker: FeasibilityChecker | None = None
@@ -308,6 +311,7 @@ class SlurmRound:
         """What is to be done now; nothing while squeue does not answer."""
         if self.problem:
             return []
+        self._room = self.measure_room(self.snapshot) if self.measure_room is not None else None
         candidates = self._select_candidates()
         self.unfit = self.checker.find_known(candidates)
         actions = self._decide_without_unfit()
@@ -365,7 +369,11 @@ class SlurmRound:
         left = compute_queue_capacity(self.site, self.slurm.answers.queue.rows, self.site.user)
         if self.max_queued is not None:
             left[OWN_LIMIT] = self.max_queued - len(self.live)
-        return QueueCapacity(left, lambda job: [*list_limit_names(job, self.site, self.site.user), OWN_LIMIT])
+        return QueueCapacity(
+            left,
+            lambda job: [*list_limit_names(job, self.site, self.site.user), OWN_LIMIT],
+            amounts=self._room.copy() if self._room is not None else None,
+        )
 
     def plan_batches(self, submits: Sequence[Submit]) -> list[SlurmBatch]:
         """The arrays that these jobs go out in."""

@@ -226,6 +226,16 @@ class SweepPaths:
         return self.root / "limits.json"
 
     @property
+    def notices(self) -> Path:
+        """Events that people are told, and who was told: one file for each machine and user."""
+        return self.root / "notices"
+
+    @property
+    def notice_tellers(self) -> Path:
+        """Claims of those who tell: one at a time."""
+        return self.notices / "tellers"
+
+    @property
     def results(self) -> Path:
         return self.root / "results"
 

@@ -62,19 +62,26 @@ class GpuTable(Mapping[str, GpuType]):
 
 
 # Why: docs/decisions.md, D122
-def find_factor(gpus: Mapping[str, GpuType], allocated: str, asked: str) -> float | None:
-    """A100-hours of one hour of what a cluster allocated, by its own name, to a job that asked for a type of ours.
+def find_allocated_type(gpus: Mapping[str, GpuType], allocated: str, asked: str) -> tuple[GpuType, float] | None:
+    """The type of what a cluster allocated, by its own name, to a job that asked for a type of ours, and which share of
+    one of it that is.
 
     None: nobody knows. A name that says nothing (`tesla`) counts as what was asked for.
     """
     wanted, kind = parse_gpu_kind(asked), parse_gpu_kind(allocated)
     own = gpus.get(asked)
     if is_as_asked(kind, wanted):
-        return own.factor if own is not None else None
+        return (own, 1.0) if own is not None else None
     share = kind.share if kind.model else replace(kind, model=wanted.model).share
     model = kind.model or wanted.model
     whole = next((each for name, each in gpus.items() if parse_gpu_kind(name).model == model), None)
-    return whole.factor * share if model and whole is not None and share is not None else None
+    return (whole, share) if model and whole is not None and share is not None else None
+
+
+def find_factor(gpus: Mapping[str, GpuType], allocated: str, asked: str) -> float | None:
+    """A100-hours of one hour of what was allocated, as `find_allocated_type` has it; None: nobody knows."""
+    found = find_allocated_type(gpus, allocated, asked)
+    return found[0].factor * found[1] if found is not None else None
 
 
 def is_as_asked(kind: GpuKind, wanted: GpuKind) -> bool:

@@ -27,6 +27,8 @@ class LimitsOptions(CommonOptions):
     backend: str | None
     max_queued: int | str | None
     budget_a100_hours: float | str | None
+    budget_core_hours: float | str | None
+    budget_money: float | str | None
     only: tuple[str, ...]
     first: tuple[str, ...]
     canary: str | None
@@ -48,7 +50,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--budget-a100-hours",
         type=parse_or_none(parse_amount),
         metavar="X|none",
-        help="nothing is sent where what is spent and what is left to do come to more",
+        help="nothing is sent by which what is spent and in flight could come to more",
+    )
+    parser.add_argument(
+        "--budget-core-hours",
+        type=parse_or_none(parse_amount),
+        metavar="X|none",
+        help="likewise, of all cores of all jobs",
+    )
+    parser.add_argument(
+        "--budget-money",
+        type=parse_or_none(parse_amount),
+        metavar="X|none",
+        help="likewise, at the `prices` of the sweep file",
     )
     parser.add_argument(
         "--only", nargs="+", default=[], metavar="CELL|all", help="these cells or jobs, and what they need"
@@ -106,13 +120,18 @@ def run(options: LimitsOptions) -> int:
     from sweep.kept_limits import build_limits_json, format_limit_lines, read_limits, update_limits
     from sweep.next_step import NextStep
     from sweep.stored_sweep import open_sweep, print_user_errors
+    from sweep.submit.choices import name_currency
 
     stored = open_sweep(options.store, options.name)
     # unknown names are an error now, and not at the next tick
     cells = () if options.only == (ALL,) else stored.select_cells(options.only).words
     first = () if options.first == (NONE,) else stored.select_cells(options.first).words
+    changes = name_currency(stored.manifest, collect_changes(options, cells))
+    if options.budget_money == NONE:
+        changes["budget_currency"] = None
+    if options.first:
+        changes["first"] = first
     with print_user_errors():
-        changes = {**collect_changes(options, cells), **({"first": first} if options.first else {})}
         if options.released:
             changes["released"] = add_released(options, stored, read_limits(stored.paths.limits, acts=True).released)
         kept = update_limits(stored.paths.limits, changes)
@@ -148,6 +167,8 @@ def collect_changes(options: LimitsOptions, cells: tuple[str, ...]) -> dict[str,
         "backend": options.backend,
         "max_queued": options.max_queued,
         "budget_a100_hours": options.budget_a100_hours,
+        "budget_core_hours": options.budget_core_hours,
+        "budget_money": options.budget_money,
         "pace_seconds": options.pace_seconds,
         "canary": options.canary,
     }

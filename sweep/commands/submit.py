@@ -32,6 +32,9 @@ class SlurmSubmitOptions(CommonOptions):
     max_queued: int | None
     """Jobs of this sweep in Slurm's queue at once."""
     budget_a100_hours: float | None
+    budget_core_hours: float | None
+    budget_money: float | None
+    """In the currency of the plan's prices."""
     pace_seconds: float | None
     """Between two sbatch calls; None: the default of `SlurmTimeouts`."""
     as_json: bool
@@ -117,7 +120,13 @@ def add_slurm_arguments(parser: argparse._ActionsContainer) -> None:
         "--budget-a100-hours",
         type=parse_amount,
         metavar="X",
-        help="refuse to send anything if what is spent and what is left to do come to more",
+        help="send nothing by which what is spent and in flight could come to more",
+    )
+    parser.add_argument(
+        "--budget-core-hours", type=parse_amount, metavar="X", help="likewise, of all cores of all jobs"
+    )
+    parser.add_argument(
+        "--budget-money", type=parse_amount, metavar="X", help="likewise, at the `prices` of the sweep file"
     )
     parser.add_argument(
         "--pace",
@@ -141,7 +150,6 @@ def fill_from_limits(options: SlurmOptionsT, kept: "KeptLimits") -> SlurmOptions
     return replace(
         options,
         max_queued=kept.max_queued if options.max_queued is None else options.max_queued,
-        budget_a100_hours=kept.budget_a100_hours if options.budget_a100_hours is None else options.budget_a100_hours,
         pace_seconds=kept.pace_seconds if options.pace_seconds is None else options.pace_seconds,
     )
 
@@ -167,6 +175,8 @@ def list_choices(
         given |= {
             "max_queued": options.max_queued,
             "budget_a100_hours": options.budget_a100_hours,
+            "budget_core_hours": options.budget_core_hours,
+            "budget_money": options.budget_money,
             "only": tuple(cells),
             "pace_seconds": options.pace_seconds,
         }
@@ -218,12 +228,15 @@ def submit_to_slurm(
     options: SlurmSubmitOptions,
     stored: "StoredSweep",
     wanted: "Collection[str]",
+    kept: "KeptLimits",
     *,
-    kept: "KeptLimits | None" = None,
     held_back: str = "",
 ) -> int:
-    """One round of `wanted` on Slurm with the options of the command; the exit code. `kept`, `held_back`: as a
-    `RoundRequest` has them."""
+    """One round of `wanted` on Slurm; the exit code. `kept`: what holds where the command's options say nothing, what
+    goes first, and whether one job of a shape does. `held_back`: as a round's."""
+    options = fill_from_limits(options, kept)
+    from sweep.budget.caps import read_caps
+    from sweep.submit.choices import merge_budgets
     from sweep.submit.slurm import RoundRequest, submit_round
 
     request = RoundRequest(
@@ -236,7 +249,17 @@ def submit_to_slurm(
         scripts=options.scripts,
         held_back=held_back,
     )
-    return submit_round(stored, request, budget_a100_hours=options.budget_a100_hours, as_json=options.as_json)
+    given = {
+        "budget_a100_hours": options.budget_a100_hours,
+        "budget_core_hours": options.budget_core_hours,
+        "budget_money": options.budget_money,
+    }
+    return submit_round(
+        stored,
+        request,
+        read_caps(stored.manifest, merge_budgets(stored.manifest, kept, given)),
+        as_json=options.as_json,
+    )
 
 
 def run(options: SubmitOptions, *, only_now: "Collection[str]" = ()) -> int:
@@ -244,7 +267,7 @@ def run(options: SubmitOptions, *, only_now: "Collection[str]" = ()) -> int:
     from sweep.errors import UsageError
     from sweep.kept_limits import read_limits
     from sweep.stored_sweep import open_sweep, print_user_errors
-    from sweep.submit.choices import keep_choices, select_wanted
+    from sweep.submit.choices import keep_choices, name_currency, select_wanted
 
     stored = open_sweep(options.store, options.name)
     stored.check_version()
@@ -267,13 +290,11 @@ def run(options: SubmitOptions, *, only_now: "Collection[str]" = ()) -> int:
         )
         if on_slurm:
             if not options.dry_run:
-                keep_choices(stored, list_choices(options, backend, cells, first), accepted)
+                choices = list_choices(options, backend, cells, first)
+                keep_choices(stored, name_currency(stored.manifest, choices), accepted)
                 kept = read_limits(stored.paths.limits, acts=True)
             print_limits(options.name, kept)
-            return (
-                submit_to_slurm(fill_from_limits(options, kept), stored, wanted, kept=choose_now(options, kept, first))
-                or code
-            )
+            return submit_to_slurm(options, stored, wanted, choose_now(options, kept, first)) or code
         from sweep.submit.local import run_local
 
         outcome = run_local(

@@ -10,7 +10,6 @@ from sweep.commands.results import refresh_tables
 from sweep.commands.submit import (
     SlurmSubmitOptions,
     add_slurm_arguments,
-    fill_from_limits,
     name_given_cells,
     print_limits,
     submit_to_slurm,
@@ -63,10 +62,24 @@ def run(options: TickOptions) -> int:
         report = check_gate(stored, wanted, kept.ignored_inputs)
         for line in (*report.remarks, *report.lines):
             print(f"sweep: {line}", file=sys.stderr)
-        code = submit_to_slurm(fill_from_limits(options, kept), stored, wanted, held_back=report.summary)
+        code = submit_to_slurm(options, stored, wanted, kept, held_back=report.summary)
         if not options.no_results and (remark := refresh_tables(stored)):
             print(f"sweep: {remark}", file=sys.stderr)
+        tell(stored)
     return code
+
+
+def tell(stored: "StoredSweep") -> None:
+    """Notices, where somebody wants them. What goes wrong with them is told on stderr, and fails nothing."""
+    from sweep.notices.settings import locate_user_file
+
+    if stored.manifest.notices is None and not locate_user_file().exists():
+        return
+    # imported here: most sweeps tell nobody
+    from sweep.notices.tell import tell_events
+
+    if line := tell_events(stored):
+        print(f"sweep: {line}", file=sys.stderr)
 
 
 def refresh_local_sweep(options: TickOptions, stored: "StoredSweep") -> int:
@@ -84,6 +97,7 @@ def refresh_local_sweep(options: TickOptions, stored: "StoredSweep") -> int:
         print(f"sweep tick: {line}", file=sys.stderr)
     if not options.no_results and (remark := refresh_tables(stored)):
         print(f"sweep: {remark}", file=sys.stderr)
+    tell(stored)
     if not options.as_json:
         print(f"{name} runs on this machine: a round for Slurm has nothing to do", file=sys.stderr)
         print(

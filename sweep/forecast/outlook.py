@@ -37,6 +37,30 @@ class Binding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SpendingCap:
+    """A budget, as the draws need it."""
+
+    name: str
+    left: float
+    """What is not spent yet, in the budget's unit."""
+    rates: Sequence[float]
+    """What a second of each job takes of it, by the job's place."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overrun:
+    """What becomes of a budget if everything that is left runs."""
+
+    name: str
+    chance: float
+    """Share of the draws that pass it."""
+    passed: Quantiles
+    """When; infinite where a draw does not pass it."""
+    total: Quantiles
+    """Of all attempts from now on, in the budget's unit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
     """Seconds are counted from the moment of the campaign."""
 
@@ -56,6 +80,8 @@ class Forecast:
     """Those that save most come first."""
     endless: int = 0
     """Draws in which some job never ends."""
+    overruns: Sequence[Overrun] = ()
+    """Of the budgets, in their order."""
 
 
 def find_quantiles(values: Sequence[float]) -> Quantiles:
@@ -74,12 +100,17 @@ def _interpolate(ordered: Sequence[float], part: float) -> float:
 
 
 def forecast_campaign(
-    campaign: Campaign, *, draws: int = DRAWS, lifted_draws: int = LIFTED_DRAWS, seed: int = 1
+    campaign: Campaign,
+    *,
+    draws: int = DRAWS,
+    lifted_draws: int = LIFTED_DRAWS,
+    seed: int = 1,
+    caps: Sequence[SpendingCap] = (),
 ) -> Forecast:
     """The outlook of a campaign; equal for equal arguments."""
     if not campaign.jobs:
         return Forecast(draws=0, end=Quantiles(low=0.0, middle=0.0, high=0.0))
-    sums = _Sums(campaign)
+    sums = _Sums(campaign, caps)
     for draw in iter_draws(campaign, draws, seed):
         sums.add(draw)
     end = find_quantiles(sums.ends)
@@ -93,14 +124,26 @@ def forecast_campaign(
         gpus_in_use=sums.measure_use(),
         binding=find_binding(campaign, sums.ends[:lifted_draws], seed),
         endless=sum(not isfinite(each) for each in sums.ends),
+        overruns=[
+            Overrun(
+                name=cap.name,
+                chance=sum(isfinite(moment) for moment in passed) / draws,
+                passed=find_quantiles(passed),
+                total=find_quantiles(totals),
+            )
+            for cap, passed, totals in zip(caps, sums.passed, sums.totals, strict=True)
+        ],
     )
 
 
 class _Sums:
     """What is kept of the draws; a draw itself is not."""
 
-    def __init__(self, campaign: Campaign) -> None:
+    def __init__(self, campaign: Campaign, caps: Sequence[SpendingCap] = ()) -> None:
         self.campaign = campaign
+        self.caps = caps
+        self.passed: list[list[float]] = [[] for _ in caps]
+        self.totals: list[list[float]] = [[] for _ in caps]
         self.gpus = [campaign.shapes[job.shape].gpus for job in campaign.jobs]
         self.by_phase: dict[str, list[int]] = {}
         self.by_cell: dict[str, list[int]] = {}
@@ -128,6 +171,10 @@ class _Sums:
         changes += [(end, -gpus[place]) for _, end, place in draw.attempts if gpus[place]]
         changes.sort()
         self.changes.append(changes)
+        for number, cap in enumerate(self.caps):
+            total = sum([(end - start) * cap.rates[place] for start, end, place in draw.attempts])
+            self.totals[number].append(total)
+            self.passed[number].append(find_passing(draw, cap) if total > cap.left else inf)
 
     def measure_use(self) -> list[tuple[float, Quantiles]]:
         """GPUs in use at `CURVE_POINTS` moments."""
@@ -135,6 +182,22 @@ class _Sums:
         moments = [last * (number + 0.5) / CURVE_POINTS for number in range(CURVE_POINTS)] if last else []
         curves = [list(_read_levels(changes, moments)) for changes in self.changes]
         return [(moment, find_quantiles([curve[n] for curve in curves])) for n, moment in enumerate(moments)]
+
+
+def find_passing(draw: Draw, cap: SpendingCap) -> float:
+    """The moment at which the attempts have taken more than is left; infinite if they never do."""
+    changes = [(start, cap.rates[place]) for start, _, place in draw.attempts]
+    changes += [(end, -cap.rates[place]) for _, end, place in draw.attempts]
+    changes.sort()
+    left, rate, before = cap.left, 0.0, 0.0
+    if left < 0:
+        return 0.0
+    for moment, change in changes:
+        taken = rate * (moment - before)
+        if taken > left:
+            return before + left / rate
+        left, rate, before = left - taken, rate + change, moment
+    return inf
 
 
 def _read_levels(changes: Sequence[tuple[float, int]], moments: Sequence[float]) -> list[float]:

@@ -33,6 +33,7 @@ from sweep.submit.cancel import Cancellation, cancel_jobs
 from sweep.submit.choices import (
     keep_choices,
     list_accepted_problems,
+    name_currency,
     record_resumption,
     select_stopped_keys,
     select_wanted,
@@ -222,6 +223,8 @@ class SweepHandle:
         gpus: int | None = None,
         max_queued: int | None = None,
         budget_a100_hours: float | None = None,
+        budget_core_hours: float | None = None,
+        budget_money: float | None = None,
         pace_seconds: float | None = None,
         first: Sequence[str] = (),
         canary: bool = False,
@@ -247,6 +250,8 @@ class SweepHandle:
             {
                 "max_queued": max_queued,
                 "budget_a100_hours": budget_a100_hours,
+                "budget_core_hours": budget_core_hours,
+                "budget_money": budget_money,
                 "only": words,
                 "pace_seconds": pace_seconds,
             },
@@ -294,7 +299,7 @@ class SweepHandle:
             if on_slurm:
                 if background:
                     raise UsageError("background is for this machine: on Slurm submit() sends, and returns at once")
-                keep_choices(stored, given, accepted)
+                keep_choices(stored, name_currency(stored.manifest, given), accepted)
                 return run_slurm_round(stored, wanted, report, progress=progress)
             kept = replace(kept, **{name: value for name, value in chosen.items() if value})
             run = LocalSubmission(prepare_local_run(stored, wanted, cpus=cpus, gpus=gpus, kept=kept), report, progress)
@@ -346,6 +351,10 @@ class SweepHandle:
                 from sweep.page.refresh import refresh_results
 
                 refresh_results(stored)
+            from sweep.notices.tell import tell_events
+
+            if line := tell_events(stored):
+                progress(line)
             return outcome
 
     def wait(
@@ -524,6 +533,7 @@ def run_slurm_round(
     stored: StoredSweep, wanted: set[str], gate: GateReport, *, progress: Progress, held_back: str = ""
 ) -> SubmitReport:
     """One round under the limits that are kept."""
+    from sweep.budget.caps import format_budget_line, read_caps
     from sweep.submit.slurm import RoundRequest, build_round_json, run_round
 
     kept = read_limits(stored.paths.limits, acts=True)
@@ -534,6 +544,7 @@ def run_slurm_round(
         held_back=held_back,
         report_wait=progress,
     )
-    slurm_round, report = run_round(stored, request, kept.budget_a100_hours)
-    remarks = (*gate.remarks, *report.gpus, *report.limits, *slurm_round.list_remarks())
-    return SubmitReport(build_round_json(slurm_round, report), remarks)
+    done = run_round(stored, request, read_caps(stored.manifest, kept))
+    budgets = [format_budget_line(row, stored.manifest.sweep) for row in done.budget]
+    remarks = (*gate.remarks, *done.report.gpus, *done.report.limits, *budgets, *done.slurm_round.list_remarks())
+    return SubmitReport(build_round_json(done), remarks)

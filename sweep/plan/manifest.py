@@ -18,7 +18,9 @@ from jobs.reconcile.canary import CanaryLimits
 from jobs.store.paths import SAFE_NAME, open_replacement
 from jobs.store.reading import find_type_problem, is_number, is_whole_number, open_to_read, parse_object, read_anew
 from jobs.store.results import is_known_format
+from sweep.budget.prices import Prices, parse_prices
 from sweep.errors import ManifestError, StoreError
+from sweep.notices.settings import NoticeSettings, parse_notices
 from sweep.phases import PHASES
 
 logger = logging.getLogger(__name__)
@@ -90,6 +92,10 @@ class Manifest:
     """Of the data sets whose content is known, by name; of an evaluation task by FOLDER/FILE."""
     canary: CanaryLimits | None = None
     """What the first job of each shape must show before the others are sent; None: nothing."""
+    prices: Prices | None = None
+    """What hours cost in money, where the sweep file says it."""
+    notices: NoticeSettings | None = None
+    """Who is told of what, where the sweep file says it."""
     format: int = FORMAT
     """Of the file that it was read from; a later version's is read as far as it is known here."""
 
@@ -107,6 +113,8 @@ def build_header_record(manifest: Manifest) -> dict[str, Any]:
         "data": dict(manifest.data),
         **({"identities": identities} if identities else {}),
         **({"canary": asdict(manifest.canary)} if manifest.canary is not None else {}),
+        **({"prices": manifest.prices.build_record()} if manifest.prices is not None else {}),
+        **({"notices": manifest.notices.build_record()} if manifest.notices is not None else {}),
     }
 
 
@@ -250,6 +258,8 @@ class ManifestReader:
                 raise ValueError(f"format {repr(record['format'])[:60]} is not read here; this version reads {FORMAT}")
             parse_identities(record)
             parse_canary(record)
+            parse_prices(record.get("prices"))
+            parse_notices(record.get("notices"))
             self.header = record
         elif self.header.get("format", FORMAT) == FORMAT:
             raise ValueError(f"an unexpected record {repr(kind)[:60]}")
@@ -443,6 +453,8 @@ def read_manifest(path: Path) -> Manifest:
         jobs=tuple(reader.jobs),
         identities=parse_identities(header),
         canary=parse_canary(header),
+        prices=parse_prices(header.get("prices")),
+        notices=parse_notices(header.get("notices")),
         format=header["format"],
     )
 

@@ -179,6 +179,8 @@ def build_manifest(
         jobs=tuple(planner.graph.iter_jobs()),
         identities=identities,
         canary=sweep.canary,
+        prices=sweep.prices,
+        notices=sweep.notices,
     )
 
 

@@ -15,9 +15,10 @@ from sweep.spec.data import DataFields
 from sweep.spec.engines import EngineFields
 from sweep.spec.fields import AxisFields, PointFields, TaskSetting, TextTaskSetting
 from sweep.spec.models import SHAPE, ModelFields
+from sweep.spec.notices import NoticeFields, ReceiverFields
 from sweep.spec.resources import ModelRequestFields, RequestFields
 from sweep.spec.run_settings import PHASE_FIELDS
-from sweep.spec.schema import BlockFields, CheckpointFields, SweepFields
+from sweep.spec.schema import BlockFields, CheckpointFields, PriceFields, SweepFields
 
 COMMAND = "sweep schema --markdown"
 INTRO = f"""# All settings
@@ -116,6 +117,21 @@ def iter_parts() -> Iterator[Part]:
         "narrower place wins; `options` of all places are joined. `tokens_per_second` stands under a model alone.",
         ModelRequestFields,
         (*RequestFields.model_fields, "tokens_per_second"),
+    )
+    yield Part(
+        "`prices`",
+        "What hours cost in money, in no key. [how-to/budget.md](how-to/budget.md) uses them.",
+        PriceFields,
+        (*PriceFields.model_fields,),
+    )
+    yield Part(
+        "`notices`",
+        "Who is told of what happens, in no key. [how-to/notices.md](how-to/notices.md) explains it.",
+        NoticeFields,
+        (*NoticeFields.model_fields,),
+    )
+    yield Part(
+        "`notices.receivers`", "A list; each entry is a receiver.", ReceiverFields, (*ReceiverFields.model_fields,)
     )
 
 

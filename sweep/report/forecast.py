@@ -10,10 +10,20 @@ from jobs.clock import SYSTEM_CLOCK, Clock
 from jobs.counted import format_counted
 from jobs.reconcile.snapshot import SweepSnapshot
 from jobs.reconcile.state import STOPPED, JobState
+from sweep.budget.caps import BudgetWatch, format_amount, read_caps
+from sweep.budget.standing import add_amounts
 from sweep.canary.rule import read_held_jobs
 from sweep.forecast.campaign import Campaign
 from sweep.forecast.conditions import ForecastQuestion, find_conditions
-from sweep.forecast.outlook import DRAWS, Forecast, Quantiles, find_longest_chain, forecast_campaign
+from sweep.forecast.outlook import (
+    DRAWS,
+    Forecast,
+    Overrun,
+    Quantiles,
+    SpendingCap,
+    find_longest_chain,
+    forecast_campaign,
+)
 from sweep.forecast.reading import build_campaign, select_open
 from sweep.kept_limits import compute_priorities, read_limits
 from sweep.phases import PHASES
@@ -65,8 +75,10 @@ def load_forecast(stored: StoredSweep, request: ForecastRequest, *, clock: Clock
         return build_forecast_json(stored.manifest.sweep, nothing, outlook, now=now, basis=basis, left_out=left_out)
     conditions = find_conditions(stored, snapshot, progress, kept, request.question)
     campaign, found = build_campaign(snapshot, progress, conditions)
-    outlook = forecast_campaign(campaign, draws=request.draws, seed=request.seed)
-    return build_forecast_json(
+    watch = BudgetWatch(stored.manifest.sweep, read_caps(stored.manifest, kept), clock)
+    caps = list_spending_caps(snapshot, campaign, watch) if watch.caps.amounts else []
+    outlook = forecast_campaign(campaign, draws=request.draws, seed=request.seed, caps=caps)
+    report = build_forecast_json(
         stored.manifest.sweep,
         campaign,
         outlook,
@@ -74,6 +86,37 @@ def load_forecast(stored: StoredSweep, request: ForecastRequest, *, clock: Clock
         basis=(*found, *describe_order(progress, (*kept.first, *request.first)), *conditions.basis),
         left_out=left_out,
     )
+    return {**report, "overruns": [build_overrun_row(each, watch, now) for each in outlook.overruns]}
+
+
+def list_spending_caps(snapshot: SweepSnapshot, campaign: Campaign, watch: BudgetWatch) -> list[SpendingCap]:
+    """The budgets of which it is known what is spent, with what running attempts have used so far."""
+    standing, found = watch.measure(snapshot), []
+    gone = standing.spent + add_amounts(each.running for each in standing.jobs.values())
+    hours = [watch.caps.tariff.measure_wall_hour(standing.jobs[job.key].job) for job in campaign.jobs]
+    for unit, cap in watch.caps.amounts.items():
+        rates, spent = [getattr(each, unit) for each in hours], getattr(gone, unit)
+        if spent is not None and None not in rates and not (watch.caps.problem and unit == "money"):
+            found.append(SpendingCap(name=unit, left=cap - spent, rates=[rate / 3600 for rate in rates]))
+    return found
+
+
+def build_overrun_row(found: Overrun, watch: BudgetWatch, now: float) -> dict[str, Any]:
+    """One budget as JSON types. `total` counts what is spent already."""
+    cap = watch.caps.amounts[found.name]
+    standing = watch.standing
+    gone = (
+        standing.spent + add_amounts(each.running for each in standing.jobs.values()) if standing is not None else None
+    )
+    spent = getattr(gone, found.name) if gone is not None else 0.0
+    return {
+        "unit": found.name,
+        "word": watch.caps.name_unit(found.name),
+        "budget": cap,
+        "chance": found.chance,
+        "passed": _date(found.passed, now),
+        "total": {name: spent + value for name, value in asdict(found.total).items()},
+    }
 
 
 def describe_order(progress: Progress, first: Collection[str]) -> list[str]:
@@ -161,6 +204,7 @@ def format_forecast(report: Mapping[str, Any]) -> str:
         words = [format_hours(hours[name]) for name in ("low", "middle", "high")]
         labelled.append(("GPU-hours", f"{words[1]} ({words[0]} to {words[2]}), trouble included"))
         labelled.append(("GPUs in use", _draw_use(report["gpus_in_use"])))
+    labelled += [("budget", describe_overrun(each, now)) for each in report.get("overruns", ())]
     labelled += [("holds it up", _describe_binding(each)) for each in report["binding"]]
     chain = report["longest_chain"]
     labelled.append(
@@ -209,6 +253,22 @@ def _draw_use(curve: Sequence[Mapping[str, float]]) -> str:
     step = len(curve) / CURVE_WIDTH
     levels = [curve[int(step * number)]["middle"] for number in range(CURVE_WIDTH)]
     return "".join(BARS[round(level / most * (len(BARS) - 1))] for level in levels).rstrip() + f"  at most {most:.0f}"
+
+
+def describe_overrun(row: Mapping[str, Any], now: float) -> str:
+    """Whether and when a budget would be passed if everything that is left ran, and by how much."""
+    total, budget, word = row["total"], row["budget"], row["word"]
+    in_all = (
+        f"{format_amount(total['middle'])} {word} in all ({format_amount(total['low'])} to "
+        f"{format_amount(total['high'])}), of {format_amount(budget)}"
+    )
+    if not row["chance"]:
+        return f"{in_all}: it is kept in every draw"
+    over = max(0.0, total["middle"] - budget)
+    when = _format_moment(row["passed"]["middle"], now)
+    moment = f"passed on {when}" if row["passed"]["middle"] is not None else "kept in most draws"
+    more = f", by {format_amount(over)} in the end" if over else ""
+    return f"{in_all}: {moment}{more} ({row['chance']:.0%} of the draws pass it); rounds stop sending before that"
 
 
 def _describe_binding(found: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ from jobs.reconcile.state import STOPPED, JobState, JobStatus
 from jobs.reconcile.unsettled import list_unsettled_remarks
 from jobs.slurm.refusals import Refusal, read_refusals
 from sweep.canary.rule import HeldJobs, build_held_rows, format_held_lines, read_held_jobs
-from sweep.kept_limits import build_limits_json, format_limit_lines, read_limits
+from sweep.kept_limits import BUDGETS, KeptLimits, build_limits_json, format_limit_lines, read_limits
 from sweep.phases import PHASES
 from sweep.plan.manifest import map_jobs_to_models
 from sweep.report.history import format_time
@@ -52,10 +52,12 @@ def load_status(
     kept = read_limits(stored.paths.limits)
     held = read_held_jobs(stored, snapshot, kept)
     rows = build_held_rows(snapshot, held.shapes)
+    budget = build_budget_rows(stored, snapshot, kept, clock)
     snapshot.narrow(wanted)
     report = build_status_json(stored.manifest.sweep, snapshot, left, now, map_jobs_to_models(stored.manifest))
     add_held_jobs(report, rows, held)
     report["limits"] = build_limits_json(kept)
+    report["budget"] = budget
     return report
 
 
@@ -67,6 +69,27 @@ def add_held_jobs(report: dict[str, Any], rows: Sequence[Mapping[str, Any]], hel
     if held.stopped:
         left_out = f"without {format_counted(len(held.stopped), 'job')} of broken shapes"
         report["eta"]["basis"] = "; ".join(filter(None, (report["eta"]["basis"], left_out)))
+
+
+def build_budget_rows(
+    stored: StoredSweep, snapshot: SweepSnapshot, kept: KeptLimits, clock: Clock
+) -> list[dict[str, Any]]:
+    """Section `budget` of docs/json.md: a row for each budget of the whole sweep; none where there is no budget."""
+    if not any(getattr(kept, name) is not None for name in BUDGETS):
+        return []
+    # imported here: most sweeps have no budget, and the catalog's figures take time to load
+    from sweep.budget.caps import BudgetWatch, read_caps
+
+    return BudgetWatch(stored.manifest.sweep, read_caps(stored.manifest, kept), clock).build_rows(snapshot)
+
+
+def list_budget_lines(report: Mapping[str, Any]) -> list[str]:
+    """One line a budget."""
+    if not report.get("budget"):
+        return []
+    from sweep.budget.caps import format_budget_line
+
+    return [format_budget_line(row, report["sweep"]) for row in report["budget"]]
 
 
 def build_status_json(
@@ -347,6 +370,7 @@ def format_status(report: Mapping[str, Any], *, show_all: bool, width: int | Non
         format_section("not sent", [format_unsent_line(row) for row in report["not_sent"]], limit),
         format_section("remarks", list(report["remarks"]), limit),
         format_section("limits", format_limit_lines(report["limits"]) if "limits" in report else [], None),
+        format_section("budget", list_budget_lines(report), None),
         format_eta_line(report),
     ]
     return "\n\n".join(part for part in parts if part)

@@ -133,17 +133,30 @@ def price_usage(usage: Usage, gpu_type: str, gpu_kinds: str = "") -> ExecutionHo
 COUNT = re.compile(r"[0-9]{1,9}")
 
 
+def parse_gpu_counts(gpu_kinds: str) -> list[tuple[str, int]] | None:
+    """`a100=2,v100=1` as names with their numbers; None where it is of another form."""
+    found = []
+    for word in filter(None, gpu_kinds.split(",")):
+        name, _, count = word.rpartition("=")
+        if not COUNT.fullmatch(count):
+            return None
+        found.append((name, int(count)))
+    return found
+
+
 @cache
 def find_mean_factor(gpu_kinds: str, gpu_type: str) -> float | None:
     """A100-hours of one GPU-hour over the kinds `a100=2,v100=1`; None where one of them is unknown."""
     gpus = load_catalog().gpus
+    counts = parse_gpu_counts(gpu_kinds)
+    if counts is None:
+        return None
     total, weighted = 0, 0.0
-    for word in filter(None, gpu_kinds.split(",")):
-        name, _, count = word.rpartition("=")
+    for name, count in counts:
         factor = find_factor(gpus, name, gpu_type)
-        if factor is None or not COUNT.fullmatch(count):
+        if factor is None:
             return None
-        total, weighted = total + int(count), weighted + int(count) * factor
+        total, weighted = total + count, weighted + count * factor
     return weighted / total if total else find_factor(gpus, "", gpu_type)
 
 

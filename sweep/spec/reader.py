@@ -239,7 +239,10 @@ def check_sweep_source(source: YamlSource, *, store: Path, catalog: Catalog) -> 
         settings=fields.settings,
         resources=fields.resources,
         canary=fields.canary.build_limits() if fields.canary is not None else None,
+        prices=fields.prices.build_prices() if fields.prices is not None else None,
+        notices=fields.notices.build_settings() if fields.notices is not None else None,
     )
+    reader.check_prices(fields)
     reader.check_sweep(sweep, layers, [*fields.models, *catalog.models])
     reader.check_epochs(fields)
     reader.raise_if_problems()
@@ -257,6 +260,13 @@ class SweepFileReader:
 
     def record_problem(self, where: SettingPath, message: str) -> None:
         self.problems.append(self.source.format_problem(where, message))
+
+    def check_prices(self, fields: SweepFields) -> None:
+        """A price of a GPU type that nobody knows would count nowhere."""
+        for name in fields.prices.gpu_hour if fields.prices is not None else ():
+            if name not in self.catalog.gpus:
+                known = ", ".join(self.catalog.gpus)
+                self.record_problem(("prices", "gpu_hour", name), f"is no GPU type of the catalog, which has {known}")
 
     def raise_if_problems(self) -> None:
         if self.problems:

@@ -7,10 +7,13 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, field_validator
 
 from jobs.reconcile.canary import CanaryLimits
+from sweep.budget.prices import MOST_PRICE, Prices
+from sweep.notices.settings import NoticeSettings
 from sweep.spec.data import DataFields, DataSet
 from sweep.spec.engines import EngineFields
 from sweep.spec.fields import AxisValues, Count, Fields, Name, PointFields, Priority, convert_axis_values
 from sweep.spec.models import Model, ModelFields
+from sweep.spec.notices import NoticeFields
 from sweep.spec.resources import ResourceFields
 from sweep.spec.run_settings import RunSettingFields
 from sweep.spec.settings import Layer
@@ -116,6 +119,34 @@ class CanaryFields(Fields):
         )
 
 
+Price = Annotated[float, Field(ge=0, le=MOST_PRICE)]
+
+
+class PriceFields(Fields):
+    """What hours cost in money (`sweep costs`, `--budget-money`); in no key."""
+
+    currency: Annotated[str, Field(pattern=r"^[A-Za-z0-9]{1,12}$")] = Field(
+        description="a word for the currency, such as EUR, or for a site's own unit"
+    )
+    gpu_hour: dict[Name, Price] = Field(
+        default_factory=dict,
+        description="a mapping from a GPU type to the price of one GPU for one hour, its cores and memory included; "
+        "a slice without a price has its share of the whole",
+    )
+    core_hour: Price | None = Field(
+        None,
+        description="the price of one core for one hour, of jobs without GPUs",
+        json_schema_extra={"needed": "a price of jobs without GPUs"},
+    )
+    source: str = Field(max_length=1_000, min_length=1, description="where the prices come from, text")
+
+    def build_prices(self) -> Prices:
+        """As the plan keeps them."""
+        return Prices(
+            currency=self.currency, gpu_hour=dict(self.gpu_hour), core_hour=self.core_hour, source=self.source
+        )
+
+
 class SweepFields(Fields):
     """The keys of a sweep file."""
 
@@ -147,6 +178,8 @@ class SweepFields(Fields):
     canary: CanaryFields | None = Field(
         None, description="of each shape of job one goes first, the others when it has a sane first checkpoint"
     )
+    prices: PriceFields | None = Field(None, description="what hours cost in money, for `sweep costs` and budgets")
+    notices: NoticeFields | None = Field(None, description="who is told of what happens, by `sweep tick`")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,3 +218,7 @@ class Sweep:
     resources: ResourceFields
     canary: CanaryLimits | None = None
     """What the first job of each shape must show; None: no job waits for another of its shape."""
+    prices: Prices | None = None
+    """What hours cost in money; None: the file does not say."""
+    notices: NoticeSettings | None = None
+    """Who is told of what; None: the file does not say."""

@@ -1,13 +1,17 @@
 """What is chosen before jobs start: which jobs, what lasts for later rounds, which problems of inputs are accepted."""
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 from jobs.job import add_ancestors
 from jobs.processes import read_user_name
 from jobs.reconcile.snapshot import SweepSnapshot
 from jobs.reconcile.state import JobState
 from jobs.reconcile.unsettled import list_unsettled_remarks
+from sweep.errors import UsageError
 from sweep.kept_limits import KeptLimits, select_kept_jobs, update_limits
+from sweep.plan.manifest import Manifest
 from sweep.preflight.gate import GateReport
 from sweep.stored_sweep import StoredSweep
 
@@ -27,6 +31,27 @@ def keep_choices(stored: StoredSweep, given: Mapping[str, object], accepted: Col
     update_limits(
         stored.paths.limits, {name: value for name, value in chosen.items() if value is not None and value != ()}
     )
+
+
+def name_currency(manifest: Manifest, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The choices, with the currency of a budget in money, which is that of the plan's prices.
+
+    Raises UsageError for such a budget where the plan has no prices.
+    """
+    if given.get("budget_money") is None:
+        return {**given}
+    if manifest.prices is None:
+        raise UsageError(
+            "--budget-money needs prices: give the sweep file `prices` (docs/how-to/budget.md) and plan "
+            f"{manifest.sweep} again"
+        )
+    return {**given, "budget_currency": manifest.prices.currency}
+
+
+def merge_budgets(manifest: Manifest, kept: KeptLimits, given: Mapping[str, Any]) -> KeptLimits:
+    """The kept limits, with the budgets that hold for one round in the place of the kept ones. `given`: by field; None:
+    the kept one."""
+    return replace(kept, **{name: value for name, value in name_currency(manifest, given).items() if value is not None})
 
 
 def list_accepted_problems(report: GateReport, kept: KeptLimits, *, ignore_data: bool) -> tuple[str, ...]:

@@ -13,7 +13,8 @@ from jobs.counted import format_counted
 from jobs.errors import NoSchedulerError, SubmitterBusyError
 from jobs.observation import ClusterState
 from jobs.processes import read_user_name
-from jobs.reconcile.decide import Action, Submit
+from jobs.reconcile.decide import Action, AmountRoom, Submit
+from jobs.reconcile.snapshot import SweepSnapshot
 from jobs.reconcile.state import JobState
 from jobs.slurm.batches import SlurmBatch
 from jobs.slurm.client import SlurmClient
@@ -27,12 +28,11 @@ from jobs.slurm.site.feasibility import FeasibilityChecker
 from jobs.slurm.site.limits import describe_limit
 from jobs.slurm.site.site_facts import SiteFacts, query_kept_site
 from jobs.slurm.timeouts import SlurmTimeouts
+from sweep.budget.caps import BudgetWatch, Caps, format_budget_line
 from sweep.canary.rule import build_canary, build_held_rows, suggest_release
 from sweep.errors import StoreError
 from sweep.kept_limits import KeptLimits, compute_priorities, read_limits
 from sweep.next_step import NextStep
-from sweep.results.evidence import load_job_evidence
-from sweep.results.left_jobs import describe_left_hours, load_left_jobs, sum_left_hours
 from sweep.stored_sweep import StoredSweep, read_slurm_timeouts
 from sweep.submit.report import count_states, print_action_rows, print_held, print_report, read_stage_program
 
@@ -71,27 +71,66 @@ class RoundRequest:
     """Told once, and then now and then, for whom the round waits."""
 
 
-def submit_round(stored: StoredSweep, request: RoundRequest, *, budget_a100_hours: float | None, as_json: bool) -> int:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundOutcome:
+    """A round that is over, what it did, and how the budgets stand after it (section `budget` of docs/json.md)."""
+
+    slurm_round: SlurmRound
+    report: RoundReport
+    budget: Sequence[Mapping[str, Any]] = ()
+
+
+def submit_round(stored: StoredSweep, request: RoundRequest, caps: Caps, *, as_json: bool) -> int:
     """One round; the exit code is 0 if all went as it can, limits included."""
     if request.dry:
         with open_slurm_round(stored, request) as slurm_round:
-            slurm_round.held_back = request.held_back or explain_over_budget(slurm_round, budget_a100_hours)
+            watch = hold_budgets(slurm_round, request, caps)
             actions = slurm_round.decide()
-            return print_actions(slurm_round, actions, stored, scripts=request.scripts, as_json=as_json)
-    slurm_round, report = run_round(stored, request, budget_a100_hours)
-    return print_round_report(slurm_round, report, as_json=as_json)
+            budget = build_budget_rows(slurm_round, watch)
+            return print_actions(slurm_round, actions, stored, budget, scripts=request.scripts, as_json=as_json)
+    return print_round_report(run_round(stored, request, caps), as_json=as_json)
 
 
-def run_round(
-    stored: StoredSweep, request: RoundRequest, budget_a100_hours: float | None
-) -> tuple[SlurmRound, RoundReport]:
-    """The round when it is over, and what it did. Nothing is printed but what `request.report_wait` prints."""
+def run_round(stored: StoredSweep, request: RoundRequest, caps: Caps) -> RoundOutcome:
+    """The round to its end. Nothing is printed but what `request.report_wait` prints."""
     with open_slurm_round(stored, request) as slurm_round:
-        slurm_round.held_back = request.held_back or explain_over_budget(slurm_round, budget_a100_hours)
+        watch = hold_budgets(slurm_round, request, caps)
         report = slurm_round.run(slurm_round.decide())
         keep_refusals(slurm_round, report)
         drop_old_facts(slurm_round, report)
-    return slurm_round, report
+        budget = build_budget_rows(slurm_round, watch)
+        if line := explain_end_of_budget(slurm_round, budget):
+            report = replace(report, problem=report.problem or line)
+    return RoundOutcome(slurm_round=slurm_round, report=report, budget=budget)
+
+
+def hold_budgets(slurm_round: SlurmRound, request: RoundRequest, caps: Caps) -> BudgetWatch:
+    """From here on the round sends what the budgets have room for."""
+    watch = BudgetWatch(slurm_round.launch.sweep, caps, slurm_round.clock)
+    slurm_round.held_back = request.held_back or caps.problem
+
+    def measure_room(snapshot: SweepSnapshot) -> AmountRoom:
+        room = watch.measure_room(snapshot, slurm_round.priorities)
+        if watch.standing is not None:
+            slurm_round.held_back = request.held_back or watch.find_problem(watch.standing)
+        return room
+
+    if caps.amounts and not caps.problem:
+        slurm_round.measure_room = measure_room
+    return watch
+
+
+def build_budget_rows(slurm_round: SlurmRound, watch: BudgetWatch) -> list[dict[str, Any]]:
+    """The budgets as they stand now, with what the round held back."""
+    amounts = slurm_round.capacity.amounts
+    return watch.build_rows(slurm_round.snapshot, amounts.held if amounts is not None else {})
+
+
+def explain_end_of_budget(slurm_round: SlurmRound, budget: Sequence[Mapping[str, Any]]) -> str:
+    """Why no round sends anything more: a budget holds jobs back, and nothing is in flight whose end could make room.
+    Empty if that is not so."""
+    ended = [row for row in budget if row["held_back"] and not row["jobs_in_flight"]]
+    return f"nothing more is sent: {format_budget_line(ended[0], slurm_round.launch.sweep)}" if ended else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,46 +277,10 @@ def build_launch(stored: StoredSweep, *, writes: bool, names: bool) -> LaunchSet
     )
 
 
-def explain_over_budget(slurm_round: SlurmRound, budget: float | None) -> str:
-    """Why nothing may be sent: what was spent and what is left to do come to more A100-hours than `budget`; else ""."""
-    if budget is None:
-        return ""
-    gone = load_left_jobs(slurm_round.snapshot)
-    known = [*load_job_evidence(slurm_round.snapshot).values(), *gone.values()]
-    unknown = [each.costs for each in known if each.costs.total.a100_hours is None]
-    if unknown:
-        kinds = ", ".join(sorted({each.gpu_kinds or "their gpu_type" for each in unknown}))
-        return (
-            f"nothing was sent: the A100-hours of {format_counted(len(unknown), 'job')} are not known, as there is no "
-            f"factor for {kinds}, and so nobody can hold the budget; lift it: `sweep limits {slurm_round.launch.sweep} "
-            "--budget-a100-hours none`"
-        )
-    spent = sum(each.costs.total.a100_hours or 0.0 for each in known)
-    left = sum_planned_a100_hours(slurm_round)
-    if spent + left <= budget:
-        return ""
-    dropped = describe_left_hours(sum_left_hours(gone))
-    marks = sorted({each.costs.remark for each in known if each.costs.remark})
-    source = f"; not all of them are Slurm's: {'; '.join(marks)}" if marks else ""
-    return (
-        f"nothing was sent: {spent:,.1f} A100-hours are spent{f' ({dropped})' if dropped else ''} and {left:,.1f} are "
-        f"left to do, {spent + left:,.1f} together, above the budget of {budget:,.1f}{source}"
-    )
-
-
-def sum_planned_a100_hours(slurm_round: SlurmRound) -> float:
-    """What the wanted jobs that are not done are estimated to take; a job half way counts whole."""
-    statuses = slurm_round.snapshot.statuses
-    return sum(
-        job.estimate.a100_hours
-        for job in slurm_round.snapshot.jobs
-        if job.key in slurm_round.wanted and statuses[job.key].state is not JobState.DONE
-    )
-
-
-def print_round_report(slurm_round: SlurmRound, report: RoundReport, *, as_json: bool) -> int:
+def print_round_report(done: RoundOutcome, *, as_json: bool) -> int:
     """Report on stdout, remarks on stderr."""
-    outcome = build_round_json(slurm_round, report)
+    slurm_round, report = done.slurm_round, done.report
+    outcome = build_round_json(done)
     print_report(outcome, as_json=as_json)
     name = outcome["sweep"]
     if not as_json:
@@ -293,6 +296,7 @@ def print_round_report(slurm_round: SlurmRound, report: RoundReport, *, as_json:
         print(f"sweep: {line}", file=sys.stderr)
     for line in report.limits:
         print(f"sweep: {line}; `sweep tick {name}` sends more as the queue drains", file=sys.stderr)
+    print_budget_lines(done.budget, name, report.problem)
     print_refusals(report.invalid, "was not sent", "were not sent")
     print_held(outcome["held"], name)
     for remark in slurm_round.list_remarks():
@@ -350,8 +354,17 @@ def print_refusals(refused: Mapping[str, Refusal], what: str, what_of_several: s
         print(f"sweep: {format_counted(jobs, f'job {what}', f'jobs {what_of_several}')}: {reason}", file=sys.stderr)
 
 
-def build_round_json(slurm_round: SlurmRound, report: RoundReport) -> dict[str, Any]:
+def print_budget_lines(budget: Sequence[Mapping[str, Any]], name: str, told: str = "") -> None:
+    """A line on stderr for each budget, but for one that `told` has."""
+    for row in budget:
+        line = format_budget_line(row, name)
+        if line not in told:
+            print(f"sweep: {line}", file=sys.stderr)
+
+
+def build_round_json(done: RoundOutcome) -> dict[str, Any]:
     """Section `submit` of docs/json.md."""
+    slurm_round, report = done.slurm_round, done.report
     counts = count_states(slurm_round.snapshot, slurm_round.wanted)
     return {
         **counts,
@@ -360,11 +373,18 @@ def build_round_json(slurm_round: SlurmRound, report: RoundReport) -> dict[str, 
         "refused": {key: str(refusal) for key, refusal in report.invalid.items()},
         "gpus": list(report.gpus),
         "held": build_held_rows(slurm_round.snapshot, slurm_round.held),
+        **({"budget": list(done.budget)} if done.budget else {}),
     }
 
 
 def print_actions(
-    slurm_round: SlurmRound, actions: Sequence[Action], stored: StoredSweep, *, scripts: bool, as_json: bool
+    slurm_round: SlurmRound,
+    actions: Sequence[Action],
+    stored: StoredSweep,
+    budget: Sequence[Mapping[str, Any]] = (),
+    *,
+    scripts: bool,
+    as_json: bool,
 ) -> int:
     """`--dry-run`."""
     submits = [action for action in actions if isinstance(action, Submit)]
@@ -384,6 +404,7 @@ def print_actions(
         print(f"sweep: no room for more under {describe_limit(limit)}", file=sys.stderr)
     for line in list_delays(slurm_round.unfit):
         print(f"sweep: {line}", file=sys.stderr)
+    print_budget_lines(budget, slurm_round.launch.sweep)
     unfit = {key: each for key, each in slurm_round.unfit.items() if each.kind is RefusalKind.INVALID}
     print_refusals(unfit, "would not be sent", "would not be sent")
     print_held(build_held_rows(slurm_round.snapshot, slurm_round.held), stored.manifest.sweep)

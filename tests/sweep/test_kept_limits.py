@@ -62,7 +62,9 @@ def test_nothing_is_written_where_nothing_changes(tmp_path: Path) -> None:
     [
         ("{", "is damaged"),
         ("[]", "is damaged"),
-        ('{"format": 2}', "has format 2, not 1"),
+        ('{"format": 3}', "has format 3, not 1 or 2"),
+        ('{"format": 2, "budget_money": "9"}', "budget_money is '9'"),
+        ('{"format": 2, "budget_core_hours": -1}', "budget_core_hours is -1"),
         ('{"format": 1, "max_queued": "2"}', "max_queued is '2'"),
         ('{"format": 1, "budget_a100_hours": true}', "budget_a100_hours is True"),
         ('{"format": 1, "backend": "pbs"}', "backend is 'pbs'"),
@@ -84,3 +86,25 @@ def test_the_file_is_json_with_a_format_number(tmp_path: Path) -> None:
     content = json.loads(path.read_text())
     assert (content["format"], content["max_queued"], content["backend"], content["only"]) == (1, 2, "slurm", [])
     assert content["changes"]["backend"].keys() == {"by", "at"}
+
+
+def test_an_older_program_refuses_a_budget_that_it_does_not_know_and_obeys_all_else(tmp_path: Path) -> None:
+    """One of the first format refuses every other format before it acts."""
+    path = tmp_path / "limits.json"
+    update_limits(path, {"max_queued": 2, "budget_a100_hours": 5.0})
+    content = json.loads(path.read_text())
+    assert (content["format"], "budget_money" in content) == (1, False)
+    update_limits(path, {"budget_money": 100.0, "budget_currency": "EUR"})
+    assert json.loads(path.read_text())["format"] == 2
+    assert read_limits(path, acts=True).list_set() == {
+        "max_queued": 2, "budget_a100_hours": 5.0, "budget_money": 100.0, "budget_currency": "EUR"
+    }  # fmt: skip
+    assert "--budget-money 100 EUR  (" in "\n".join(format_limit_lines(build_limits_json(read_limits(path))))
+    update_limits(path, {"budget_money": None, "budget_currency": None})
+    assert json.loads(path.read_text())["format"] == 1
+
+
+def test_a_file_of_the_first_format_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "limits.json"
+    path.write_text('{"format": 1, "budget_a100_hours": 7, "max_queued": null}')
+    assert read_limits(path, acts=True) == KeptLimits(budget_a100_hours=7)

@@ -3,7 +3,7 @@ from typing import Any
 
 from jobs.job import add_ancestors
 from jobs.observation import ClusterState, Observation
-from jobs.reconcile.decide import Action, Invalidate, QueueCapacity, Submit, Withdraw, decide
+from jobs.reconcile.decide import Action, AmountRoom, Invalidate, QueueCapacity, Submit, Withdraw, decide
 from jobs.reconcile.state import JobState, JobStatus
 from tests.jobs.toy import small_graph, toy_job
 
@@ -88,3 +88,32 @@ def test_no_child_goes_out_behind_a_parent_that_lives_and_that_the_cluster_canno
     states = {"a": JobState.RUNNING, "b": JobState.WAITING, "c": JobState.WAITING}
     assert decided(states, chained=True, observed={"a": seen(ClusterState.UNKNOWN)}) == []
     assert decided(states, chained=True, observed={"a": seen(ClusterState.RUNNING)})[0] == Submit("b", ("a",))
+
+
+def test_what_a_budget_has_no_room_for_is_held_back_and_what_is_smaller_goes() -> None:
+    room = AmountRoom({"hours": 3.0}, {"a": {"hours": 2.0}, "b": {"hours": 2.0}, "c": {"hours": 1.0}})
+    capacity = QueueCapacity(amounts=room)
+    assert decided(dict.fromkeys("abc", JobState.READY), capacity=capacity) == [Submit("a"), Submit("c")]
+    assert room.held == {"hours": ["b"]}
+
+
+def test_no_child_goes_out_behind_a_parent_for_which_the_budget_has_no_room() -> None:
+    room = AmountRoom({"hours": 1.0}, {"a": {"hours": 2.0}, "b": {"hours": 0.5}})
+    waiting = {"a": JobState.READY, "b": JobState.WAITING, "c": JobState.WAITING}
+    assert decided(waiting, chained=True, capacity=QueueCapacity(amounts=room)) == []
+
+
+def test_a_full_queue_takes_nothing_from_a_budget() -> None:
+    room = AmountRoom({"hours": 1.0}, {"a": {"hours": 1.0}})
+    capacity = QueueCapacity({"all": 0}, lambda _job: ["all"], amounts=room)
+    assert decided(dict.fromkeys("abc", JobState.READY), capacity=capacity) == []
+    assert (room.left, room.held) == ({"hours": 1.0}, {})
+
+
+def test_queued_jobs_leave_the_queue_when_the_budget_has_no_room_any_more() -> None:
+    observed = {"a": seen(ClusterState.RUNNING), "b": seen(ClusterState.QUEUED), "c": seen(ClusterState.QUEUED)}
+    states = {"a": JobState.RUNNING, "b": JobState.QUEUED, "c": JobState.QUEUED}
+    room = AmountRoom({}, {}, withdrawn=["a", "b"])
+    actions = decided(states, observed=observed, chained=True, capacity=QueueCapacity(amounts=room))
+    assert [type(each) for each in actions] == [Withdraw, Withdraw]
+    assert [each.key for each in actions] == ["b", "c"]  # the running one goes on

@@ -215,3 +215,16 @@ blocks:
     assert main(["plan", str(written(tmp_path, text)), "--store", root, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["priorities"] == {"probe": 5, "grid": 0}
     assert any("of priority 5" in line for line in ask(capsys, "small", "--store", root)["basis"])
+
+
+def test_it_says_when_a_budget_would_be_passed(small: str, capsys: pytest.CaptureFixture[str]) -> None:
+    found = ask(capsys, "small", "--store", small)
+    assert found["overruns"] == []
+    assert main(["limits", "small", "--budget-core-hours", "0.001", "--store", small]) == 0
+    capsys.readouterr()
+    [row] = ask(capsys, "small", "--store", small)["overruns"]
+    assert (row["unit"], row["budget"], row["chance"]) == ("core_hours", 0.001, 1)
+    assert found["now"] <= row["passed"]["middle"] < found["end"]["high"]
+    assert row["total"]["low"] <= row["total"]["middle"] <= row["total"]["high"]
+    assert main(["forecast", "small", "--store", small]) == 0
+    assert "(100% of the draws pass it)" in capsys.readouterr().out

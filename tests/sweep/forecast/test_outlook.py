@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from sweep.forecast.campaign import Campaign, CampaignJob, JobShape, Pool, QueueLimit, Spread
-from sweep.forecast.outlook import find_longest_chain, find_quantiles, forecast_campaign
+from sweep.forecast.outlook import SpendingCap, find_longest_chain, find_quantiles, forecast_campaign
 
 JOBS = [
     CampaignJob(
@@ -106,3 +106,21 @@ def test_two_limits_at_one_height_bind_together_and_are_named_together() -> None
 def test_a_campaign_without_jobs_ends_now() -> None:
     found = forecast_campaign(Campaign(jobs=(), shapes=()))
     assert (found.draws, found.end.high, found.binding) == (0, 0.0, ())
+
+
+def test_a_budget_is_passed_when_the_attempts_have_taken_it() -> None:
+    """Two jobs at a time for an hour each, 40 of them: half of all is taken after half of the time."""
+    sharp = replace(GIVEN, jobs=[replace(job, steps=Spread(median=3600)) for job in JOBS], drift=0.0)
+    rates = [1 / 3600] * len(JOBS)
+    caps = [SpendingCap(name=name, left=left, rates=rates) for name, left in (("half", 20.0), ("more", 41.0))]
+    half, more = forecast_campaign(sharp, draws=5, caps=caps).overruns
+    assert (half.chance, more.chance) == (1, 0)
+    assert half.passed.middle == pytest.approx(10 * 3600, rel=0.01)
+    assert half.total.middle == pytest.approx(40)
+    assert more.passed.middle == float("inf")
+
+
+def test_a_budget_that_is_passed_already_is_passed_at_once() -> None:
+    cap = SpendingCap(name="gone", left=-1.0, rates=[1.0] * len(JOBS))
+    [found] = forecast_campaign(GIVEN, draws=3, caps=[cap]).overruns
+    assert (found.chance, found.passed.middle) == (1, 0)

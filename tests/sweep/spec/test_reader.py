@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from sweep.budget.prices import Prices
 from sweep.cli import main
-from tests.sweep.small_sweep import SMALL, edited, written
+from sweep.plan.manifest import read_manifest, write_manifest
+from tests.sweep.small_sweep import SMALL, edited, keys, planned, written
 
 AXES = "      image_share: [0, 0.2]\n"
 
+PRICED = SMALL + "prices: {source: x, "
 # (what is wrong, the file, the line that the message names, parts of the message)
 WRONG: list[tuple[str, str, int, list[str]]] = [
     ("unknown key", edited(("backend: local", "backend: local\nbudget: 3")), 3, ["budget: is unknown"]),
@@ -57,6 +60,10 @@ WRONG: list[tuple[str, str, int, list[str]]] = [
     ("resources of no model", SMALL + "resources:\n  models:\n    tini: {nodes: 1}\n", 26, ["did you mean tiny?"]),
     ("same cell twice", SMALL.replace("epochs:", "  - axes: {branch: [50], image_share: [0]}\nepochs:"), 23, ["also in blocks.0"]),
     ("axis also set", edited((AXES, AXES + "    set: {branch: 50}\n")), 23, ["branch is also an axis"]),
+    ("prices without a source", SMALL + "prices: {currency: EUR}\n", 24, ["prices.source: is missing"]),
+    ("no word for a currency", PRICED + "currency: E U}\n", 24, ["currency: 'E U'"]),
+    ("price of no GPU type", PRICED + "currency: EUR, gpu_hour: {z9: 1}}\n", 24, ["gpu_hour.z9: is no GPU type"]),
+    ("price below 0", PRICED + "currency: EUR, core_hour: -1}\n", 24, ["core_hour: -1 is out of range"]),
     ("nested and dotted", edited((AXES, AXES + "    set: {trunk: {seed: 1}, trunk.seed: 2}\n")), 23, ["given twice"]),
     ("exclude of nothing named", SMALL + "exclude: [{}]\n", 24, ["would exclude every cell"]),
     ("exclude of everything", SMALL + "exclude: [{model: tiny}]\n", 24, ["excludes every cell"]),
@@ -135,3 +142,13 @@ def test_a_file_that_is_no_sweep_file_at_all(
 def test_a_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", str(tmp_path / "none.yaml"), "--store", str(tmp_path / "store")]) == 1
     assert capsys.readouterr().err == f"sweep plan: {tmp_path}/none.yaml: cannot be read: No such file or directory\n"
+
+
+def test_prices_go_into_the_plan_and_into_no_key(tmp_path: Path) -> None:
+    prices = "prices: {currency: EUR, gpu_hour: {a100: 1.5}, core_hour: 0.02, source: our list}\n"
+    plain, priced = planned(tmp_path / "a"), planned(tmp_path / "b", SMALL + prices)
+    assert plain.prices is None
+    assert priced.prices == Prices(currency="EUR", gpu_hour={"a100": 1.5}, core_hour=0.02, source="our list")
+    assert keys(plain) == keys(priced)
+    write_manifest(tmp_path / "manifest.jsonl", priced)
+    assert read_manifest(tmp_path / "manifest.jsonl").prices == priced.prices

@@ -94,15 +94,20 @@ def test_no_more_jobs_are_queued_than_the_user_wants(toys: ToySweep) -> None:
     assert toys.sent("submit", "--max-queued", "6") == (2, 2)
 
 
-def test_a_budget_refuses_before_anything_is_sent(slurm: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_budget_sends_what_it_has_room_for_and_says_what_is_left(
+    slurm: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     drain(slurm)
     jobs = [replace(job, estimate=Estimate(a100_hours=2.0)) for job in chains(4)]
     toys = ToySweep(slurm, tmp_path, jobs, monkeypatch)
     told = toys.sweep("submit", "--budget-a100-hours", "17.9")
-    assert told.code == 1
-    assert "18.0 left to do" in told.err or "18.0 are left to do" in told.err
-    assert toys.queue() == {}
-    assert toys.sent("submit", "--budget-a100-hours", "18") == (9, 3)
+    assert (told.code, len(toys.queue())) == (0, 8)
+    assert (
+        "budget of 17.9 A100-hours: 0.00 spent, 16.0 in flight, 1.90 left; 1 job is held back, as the least of them "
+        "may take 2.00; raise it: `sweep limits toy --budget-a100-hours X`" in told.err
+    )
+    assert toys.tick()["sent"] == 0
+    assert toys.sent("submit", "--budget-a100-hours", "18") == (1, 1)
 
 
 def test_a_budget_counts_what_finished_jobs_have_spent(
@@ -118,9 +123,11 @@ def test_a_budget_counts_what_finished_jobs_have_spent(
     toys.sweep("cancel", "a-pre")
     toys.wait_state("trunk", JobState.DONE)
     toys.wait_until_queue_is_empty()
+    assert toys.sweep("resume", "a", "--no-submit").code == 0
     told = toys.sweep("submit", "--budget-a100-hours", "2.0004")  # it held 2 GPUs for more than 0.72 s
     assert (told.code, toys.queue()) == (1, {})
-    assert "are spent and" in told.err
+    assert "nothing more is sent: budget of 2.00 A100-hours: 0.0" in told.err
+    assert "1 job is held back" in told.err
 
 
 def test_only_the_named_cells_and_what_they_need_are_sent(toys: ToySweep) -> None:

@@ -8,6 +8,8 @@ import pytest
 
 from jobs.job import Estimate
 from jobs.reconcile.state import JobState
+from sweep.budget.prices import Prices
+from sweep.plan.manifest import read_manifest, write_manifest
 from tests.jobs import toy
 from tests.slurm_lab import Lab
 from tests.slurm_lab.slurm_toy import ToySweep, drain, sweep
@@ -49,8 +51,10 @@ def test_caps_of_a_submission_hold_through_ten_ticks_and_are_lifted_by_name(toys
     assert len(toys.queue()) == 6
     assert toys.sweep("limits", "--only", "all").code == 0
     told = toys.sweep("tick", "--no-results", "--json")  # all twelve jobs are above the budget
-    assert (told.code, told.json["sent"]) == (1, 0)
-    assert "nothing was sent: 0.0 A100-hours are spent and 12.0 are left to do" in told.json["problem"]
+    assert (told.code, told.json["sent"], told.json["problem"]) == (0, 0, "")
+    [row] = told.json["budget"]
+    assert (row["spent"], row["in_flight"], row["left"], row["held_back"]) == (0, 6, 0.5, 3)
+    assert "budget of 6.50 A100-hours: 0.00 spent, 6.00 in flight" in toys.sweep("status", "--fresh").out
     assert toys.sweep("limits", "--budget-a100-hours", "none", "--pace", "none").out.startswith("no limits")
     assert tick_ten_times(toys) == 6
     assert len(toys.queue()) == 12
@@ -103,3 +107,32 @@ def test_limits_are_those_of_one_sweep(toys: ToySweep) -> None:
     told = sweep("submit", "other", "--json", "--store", str(toys.store.root))
     assert told.json["sent"] == 2
     assert JobState.QUEUED in toys.states().values()
+
+
+def test_a_lower_budget_takes_queued_jobs_out_again_and_a_higher_one_sends_them(toys: ToySweep) -> None:
+    assert toys.sent("submit", "--budget-a100-hours", "12") == (12, 2)
+    assert toys.sweep("limits", "--budget-a100-hours", "5.5").code == 0
+    report = toys.tick()
+    assert (report["withdrawn"], report["sent"], len(toys.queue())) == (7, 0, 5)
+    assert toys.tick()["withdrawn"] == 0
+    assert toys.sweep("limits", "--budget-a100-hours", "none").code == 0
+    assert toys.tick()["sent"] == 7
+
+
+def test_core_hours_and_money_have_budgets_of_their_own(toys: ToySweep) -> None:
+    """A job without an estimate counts at its time limit: an hour on one core."""
+    refused = toys.sweep("submit", "--budget-money", "3")
+    assert (refused.code, toys.queue()) == (2, {})
+    assert "--budget-money needs prices" in refused.err
+    assert toys.sent("submit", "--budget-core-hours", "2.5")[0] == 2
+    path = toys.store.locate_sweep(toy.SWEEP).manifest
+    prices = Prices(currency="EUR", core_hour=0.5, source="a list")
+    write_manifest(path, replace(read_manifest(path), prices=prices))
+    assert toys.sweep("limits", "--budget-core-hours", "none", "--budget-money", "3").code == 0
+    told = toys.sweep("tick", "--no-results")
+    assert (told.code, len(toys.queue())) == (0, 6)
+    assert "budget of 3.00 EUR: 0.00 spent, 3.00 in flight, 0.00 left" in told.err
+    write_manifest(path, replace(read_manifest(path), prices=replace(prices, currency="USD")))
+    told = toys.sweep("tick", "--no-results")
+    assert told.code == 1
+    assert "the budget is in EUR, and the plan's prices are in USD" in told.err

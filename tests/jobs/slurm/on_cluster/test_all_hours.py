@@ -81,9 +81,10 @@ def test_hours_of_jobs_that_left_the_plan_are_counted(
     (line,) = [line for line in printed.splitlines() if line.startswith("left the plan")]
     assert "0/1" in line
     assert "1 job left the plan after" in toys.sweep("status", "--fresh").out
-    refused = toys.sweep("submit", "--budget-a100-hours", "0.0001")
-    assert refused.code == 1
-    assert "1 job left the plan after" in refused.err
+    told = toys.sweep("submit", "--budget-a100-hours", "0.0001")
+    assert told.code == 0  # nothing is left to send
+    assert "1 job left the plan after" in told.err
+    assert "0.00 left, which is" in told.err
 
 
 @pytest.mark.parametrize("hours", [HOURS_APART, -HOURS_APART])
