@@ -91,3 +91,31 @@ def test_a_file_cut_at_the_end_of_a_line_is_noticed(stored: Path) -> None:
 def test_no_plan_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="there is no plan of that name here; make one with `sweep plan FILE`"):
         read_manifest(tmp_path / "manifest.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("key", "../x"),
+        ("key", "-x"),
+        ("key", "k" * 121),
+        ("key", "\u0661"),
+        ("stage", ".."),
+        ("stage", ""),
+        ("phase", "song"),
+        ("version", 1.5),
+        ("version", -(2**70)),
+        ("version", 10**19),
+        ("parents", "x"),
+        ("cells", [1]),
+    ],
+)
+def test_no_job_is_read_under_a_name_that_no_store_could_hold(stored: Path, name: str, value: object) -> None:
+    """Of lines as they are written, which are not read as JSON, and of others, which are."""
+    lines = stored.read_text().splitlines()
+    number = next(number for number, line in enumerate(lines, 1) if line.startswith('{"record":"job"'))
+    job = {**json.loads(lines[number - 1]), name: value}
+    for text in (json.dumps(job, separators=(",", ":"), ensure_ascii=False), json.dumps(job)):
+        damaged(stored, number, text)
+        with pytest.raises(ManifestError, match=f"manifest.jsonl:{number}: is damaged"):
+            read_manifest(stored)
