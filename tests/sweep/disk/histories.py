@@ -1,4 +1,4 @@
-"""Random histories of a store: plans, edits, submissions and `sweep gc`, killed at any file operation and beside others.
+"""Random histories of a store: plans, edits, submissions and `sweep gc`, killed at any step and beside others.
 
     python -m tests.sweep.disk.histories --histories 60 --seed 1
 
@@ -112,12 +112,12 @@ def add_job(
     stage = "pretrain" if phase == "trunk" else phase
     settings: dict[str, Any] = {} if keep_optimizer else {"keep_optimizer": False}
     jobs[key] = Job(
-        key=key, stage=stage, version=1, phase=phase, parents=tuple(parents), config={"padding": len(key) * 7, **config},
-        cells=cells, settings=settings,
+        key=key, stage=stage, version=1, phase=phase, parents=tuple(parents),
+        config={"padding": len(key) * 7, **config}, cells=cells, settings=settings,
     )  # fmt: skip
 
 
-RULES = ("all", "all", "none", "last", "best 1", "best 2")
+RULES = ("all", "none", "none", "last", "best 1", "best 2")
 
 
 def draw_keep(draw: random.Random) -> dict[str, Any]:
@@ -294,8 +294,8 @@ class Tally:
     def __str__(self) -> str:
         return (
             f"{self.histories} histories: {self.set_aside} times set aside, {self.removed} removed "
-            f"({self.bytes:,} bytes), {self.restored} restored, {self.killed} killed, {self.beside} beside a submission, "
-            f"{self.retrained} jobs made again, all of them after their files were removed"
+            f"({self.bytes:,} bytes), {self.restored} restored, {self.killed} killed, {self.beside} beside a "
+            f"submission, {self.retrained} jobs made again, all of them after their files were removed"
         )
 
 
@@ -321,8 +321,12 @@ class History:
 
     def run(self) -> None:
         self.submit(self.draw.choice((0.4, 1.0)))
-        for _ in range(self.draw.randint(2, 4)):
-            self.draw.choice((self.collect, self.collect, self.clear_trash, self.edit, self.bring_back))()
+        for _ in range(self.draw.randint(2, 5)):
+            self.draw.choice((self.collect, self.collect, self.edit, self.bring_back))()
+            if self.draw.random() < 0.3:
+                self.edit()
+            if self.draw.random() < 0.5:
+                self.clear_trash()
             if self.draw.random() < 0.4:
                 self.submit(self.draw.choice((0.5, 1.0)))
         self.finish()

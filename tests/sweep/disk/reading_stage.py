@@ -1,7 +1,7 @@
 """A stand-in for the stages that really reads its parents' files: run as `python -S reading_stage.py JOB_JSON`.
 
-It keeps to docs/formats.md: checkpoints with a record of sizes, error.json, result.json. Its weights are a hash over its
-key and its parents' weights; an optimizer's state is read where a real stage would read it. What it reads has to be
+It keeps to docs/formats.md: checkpoints with a record of sizes, error.json, result.json. Its weights are a hash over
+its key and its parents' weights; an optimizer's state is read where a real stage would read it. What it reads has to be
 there and whole, else it ends as a real stage does with a damaged checkpoint. `executions.txt` in the run's folder has a
 line for each execution that wrote a result.
 """
