@@ -125,13 +125,15 @@ def draw_keep(draw: random.Random) -> dict[str, Any]:
     if draw.random() < 0.4:
         keep["optimizer"] = draw.choice(("all", "none"))
     if draw.random() < 0.2:
-        keep["cells"] = f"[{draw.choice(('c*', 'c1', 'c0'))}]"
+        keep["cells"] = f"[{draw.choice(('c*', 'c1*', 'c0*'))}]"
     return keep
 
 
 def draw_branch(draw: random.Random, name: str) -> Branch:
-    epochs = draw.choice(((1,), (2,), (1, 2)))
-    return Branch(name=name, segment=draw.randint(0, 3), carried=draw.random() < 0.6, epochs=epochs)
+    """Its name says what it is: equal keys, equal work, in all plans of the store."""
+    segment, carried = draw.randint(0, 3), draw.random() < 0.6
+    name = f"{name}s{segment}{'c' if carried else 'f'}"
+    return Branch(name=name, segment=segment, carried=carried, epochs=draw.choice(((1,), (2,), (1, 2))))
 
 
 # What the store has to show, by an account of its own.
@@ -309,6 +311,7 @@ class History:
         self.experiments = [Experiment(name="one", trunk="a")]
         if shared:
             self.experiments.append(Experiment(name="two", trunk="a"))
+        self.edits = 0
         self.gone: set[tuple[str, str]] = set()
         """What was removed for good, as it was seen last."""
         self.removals: Counter[str] = Counter()
@@ -337,7 +340,8 @@ class History:
         each = self.draw.choice(self.experiments)
         kind = self.draw.choice(("add", "drop", "keep", "more epochs"))
         if kind == "add" or not each.branches:
-            each.branches.append(draw_branch(self.draw, f"c{len(each.branches) + self.draw.randint(5, 9)}"))
+            self.edits += 1
+            each.branches.append(draw_branch(self.draw, f"c{self.edits + 4}"))
         elif kind == "drop" and len(each.branches) > 1:
             each.branches.pop(self.draw.randrange(len(each.branches)))
         elif kind == "keep":
