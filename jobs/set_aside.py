@@ -13,7 +13,7 @@ import errno
 import logging
 import os
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,11 +58,6 @@ class TrashItem:
         return store.locate_run(self.stage, self.key)
 
     @property
-    def takes_weights(self) -> bool:
-        """Whether more than the optimizer's state goes."""
-        return any(Path(name).name != OPTIMIZER_NAME for name in self.paths)
-
-    @property
     def bytes(self) -> int:
         return sum(each.bytes for each in self.paths.values())
 
@@ -98,7 +93,7 @@ class TrashRecord:
 
 
 def _render_path(path: SetAsidePath) -> dict[str, Any]:
-    return {"id": path.trash_id, "bytes": path.bytes, "inodes": path.inodes}
+    return {"id": path.trash_id, "bytes": path.bytes, "inodes": path.inodes, "read": path.read}
 
 
 def read_trash(store: Store) -> list[TrashRecord]:
@@ -127,7 +122,9 @@ def _read_item(given: Mapping[str, Any], trash_id: str) -> TrashItem:
     if not (SAFE_NAME.fullmatch(words["stage"]) and SAFE_NAME.fullmatch(words["key"])):
         raise ValueError("no name of a run")
     paths = {
-        str(name): SetAsidePath(trash_id=trash_id, bytes=int(each["bytes"]), inodes=int(each["inodes"]))
+        str(name): SetAsidePath(
+            trash_id=trash_id, bytes=int(each["bytes"]), inodes=int(each["inodes"]), read=each["read"] is True
+        )
         for name, each in given["paths"].items()
     }
     return TrashItem(**words, paths=paths)
@@ -209,30 +206,31 @@ def move_item(store: Store, item: TrashItem) -> TrashItem:
 # Back again.
 
 
-def restore_run(store: Store, run: RunPaths, *, only: str = "", names: Collection[str] | None = None) -> frozenset[str]:
+def restore_run(
+    store: Store, run: RunPaths, *, only: str = "", names: Collection[str] | None = None
+) -> Mapping[str, SetAsidePath]:
     """Moves back what the run's mark names, and takes the mark away.
 
-    Returns the names of what is gone for good; the mark goes on naming it. `only`: from that folder of the trash;
+    Returns what is gone for good, by name; the mark goes on naming it. `only`: from that folder of the trash;
     `names`: these alone.
     """
     mark = read_set_aside_mark(run)
     if mark is None:
-        return frozenset()
+        return {}
     if mark.result != identify_result(run.result):  # the job has run anew: what the trash has is of no use
         _write_mark(run, SetAsideMark(result="", paths={}))
-        return frozenset()
+        return {}
     left: dict[str, SetAsidePath] = {}
-    gone = set()
+    gone: dict[str, SetAsidePath] = {}
     for name, path in mark.paths.items():
         target = run.root / name
         if (only and path.trash_id != only) or (names is not None and name not in names):
             left[name] = path
         elif not os.path.lexists(target) and not _move_back(_locate_in_trash(store, run, path, name), target):
-            left[name] = path
-            gone.add(name)
+            left[name] = gone[name] = path
     if left != mark.paths:
         _write_mark(run, SetAsideMark(result=mark.result, paths=left))
-    return frozenset(gone)
+    return gone
 
 
 def _move_back(source: Path, target: Path) -> bool:
@@ -261,7 +259,7 @@ def restore_inputs(store: Store, job: Job, parents: Sequence[Job]) -> frozenset[
             gone = restore_run(store, run)
         except ValueError as error:  # nobody knows any more what it was: as if all were gone
             logger.warning("%s", error)
-            gone = frozenset({""})
+            gone = {"": SetAsidePath(trash_id="")}
         changed.add(each.key)
         if not is_read(gone, job.stage, job.config):
             continue
@@ -344,9 +342,12 @@ def needs_optimizer(stage: str, config: Mapping[str, Any]) -> bool:
     return stage != "pretrain" or config.get("optimizer_state", "carried") == "carried"
 
 
-def is_read(names: Iterable[str], stage: str, config: Mapping[str, Any]) -> bool:
-    """Whether a job of that stage reads one of these files of a parent."""
-    return any(needs_optimizer(stage, config) or Path(name).name != OPTIMIZER_NAME for name in names)
+def is_read(paths: Mapping[str, SetAsidePath], stage: str, config: Mapping[str, Any]) -> bool:
+    """Whether a job of that stage reads one of these files of a parent, by name."""
+    return any(
+        path.read and (needs_optimizer(stage, config) or Path(name).name != OPTIMIZER_NAME)
+        for name, path in paths.items()
+    )
 
 
 # Why: docs/decisions.md, D242

@@ -140,6 +140,8 @@ class SetAsidePath:
     trash_id: str
     bytes: int = 0
     inodes: int = 0
+    read: bool = True
+    """Whether a job may read it: not an older checkpoint, nor what a killed writer left."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,7 +192,7 @@ def _parse_set_aside(run: RunPaths, name: str, given: object) -> SetAsidePath:
     sizes = {unit: given.get(unit, 0) for unit in ("bytes", "inodes")}
     if not all(isinstance(size, int) and size >= 0 for size in sizes.values()):
         raise ValueError(f"{run.set_aside}: {name[:80]!r} has no size")
-    return SetAsidePath(trash_id=given["id"], **sizes)
+    return SetAsidePath(trash_id=given["id"], read=given.get("read") is not False, **sizes)
 
 
 # A finished job runs again if a child found its checkpoint damaged.

@@ -30,7 +30,7 @@ from jobs.set_aside import (
 from jobs.store.paths import Store
 from jobs.store.results import SetAsidePath
 from sweep.disk.inventory import FileKind
-from sweep.disk.rules import Holding, find_reasons
+from sweep.disk.rules import Holding, KeptReasons, find_reasons
 from sweep.disk.survey import DiskSurvey, load_survey
 from sweep.errors import StoreError, UsageError
 from sweep.stored_sweep import StoredSweep
@@ -75,10 +75,12 @@ def group_items(holdings: Sequence[Holding], trash_id: str = "") -> list[TrashIt
         if not holding.goes:
             continue
         item = items.get(holding.key) or TrashItem(stage=holding.stage, key=holding.key, phase=holding.phase)
-        size = SetAsidePath(trash_id=trash_id, bytes=holding.files.bytes, inodes=holding.files.inodes)
-        name, paths = holding.files.path, dict(item.paths)
+        files = holding.files
+        is_read = files.kind in {FileKind.WEIGHTS, FileKind.OPTIMIZER}
+        size = SetAsidePath(trash_id=trash_id, bytes=files.bytes, inodes=files.inodes, read=is_read)
+        name, paths = files.path, dict(item.paths)
         folder = name.rpartition("/")[0]
-        if holding.files.kind is FileKind.OPTIMIZER and folder in paths:  # its folder comes before it
+        if files.kind is FileKind.OPTIMIZER and folder in paths:  # its folder comes before it
             whole = paths[folder]
             name = folder
             size = replace(size, bytes=whole.bytes + size.bytes, inodes=whole.inodes + size.inodes)
@@ -162,13 +164,16 @@ def split_items(survey: DiskSurvey, items: Sequence[TrashItem]) -> list[tuple[Tr
         stays = {
             name: path
             for name, path in item.paths.items()
-            if all_stays
-            or (run is not None and kept is not None and name == run.final and kept.weights)
-            or (run is not None and kept is not None and name == f"{run.final}/{OPTIMIZER_NAME}" and kept.optimizer)
+            if all_stays or (path.read and run is not None and kept is not None and is_kept(name, kept))
         }
         goes = {name: path for name, path in item.paths.items() if name not in stays}
         parts.append((replace(item, paths=goes), replace(item, paths=stays)))
     return parts
+
+
+def is_kept(name: str, kept: KeptReasons) -> bool:
+    """Whether what jobs may read of a finished run stays for one of these reasons."""
+    return bool(kept.optimizer if name.endswith(f"/{OPTIMIZER_NAME}") else kept.weights)
 
 
 def find_record(stored: StoredSweep, trash_id: str) -> TrashRecord:

@@ -49,8 +49,6 @@ class RunFacts:
     """Of an evaluation: the mean of its stable scores."""
     loss: float | None = None
     """Of a training: as its result has it."""
-    final: str = ""
-    """Of a finished run: the checkpoint that its result names, relative to its folder."""
     reads: tuple[tuple[str, bool], ...] = ()
     """Of a run at work that no plan names: the keys of its parents, and whether it reads their optimizer's state."""
     found: tuple[FoundFiles, ...] = ()

@@ -111,7 +111,6 @@ def _read_planned(run: RunPaths, job: Job, *, measures: bool) -> RunFacts:
         done=result is not None,
         score=compute_score(result) if result is not None and job.stage == "evaluate" else None,
         loss=parse_number(result.get("loss")) if result is not None else None,
-        final=_find_final(result),
         found=_list_files(run, result, {*steps}) if measures else (),
     )
 
@@ -126,7 +125,6 @@ def _read_unplanned(
         done=result is not None,
         at_work=at_work,
         reads=reads,
-        final=_find_final(result),
         found=_list_files(run, result, frozenset()) if measures else (),
     )
 

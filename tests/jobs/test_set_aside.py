@@ -17,11 +17,13 @@ from jobs.set_aside import (
     needs_optimizer,
     read_trash,
     remove_trash,
+    restore_inputs,
     restore_run,
 )
 from jobs.store.flock import acquire_lock
 from jobs.store.paths import RunPaths, Store, write_json
 from jobs.store.results import SetAsidePath, check_result, set_result_aside
+from tests.jobs.toy import toy_job
 
 STEP = "checkpoints/step-00000001"
 OPTIMIZER = f"{STEP}/optimizer.safetensors"
@@ -50,7 +52,7 @@ def test_a_job_is_done_without_what_was_set_aside(store: Store, run: RunPaths, n
     assert move_item(store, item(name)).paths.keys() == {name}
     assert not (run.root / name).exists()
     assert check_result(run, "k").valid
-    assert restore_run(store, run) == frozenset()
+    assert restore_run(store, run) == {}
     assert (run.root / name).exists()
     assert not run.set_aside.exists()
     assert check_result(run, "k").valid
@@ -109,7 +111,7 @@ def test_what_was_removed_is_gone_and_the_mark_says_so(store: Store, run: RunPat
     assert [record.id for record in read_trash(store)] == ["t1"]
     remove_trash(store, "t1")
     assert read_trash(store) == []
-    assert restore_run(store, run) == {STEP}
+    assert restore_run(store, run).keys() == {STEP}
     assert check_result(run, "k").valid
     assert set_result_aside(run), "its job is to run again"
     assert not run.set_aside.exists()
@@ -124,6 +126,15 @@ def test_readers_are_held_up_by_what_they_read_alone(store: Store, run: RunPaths
     mark_item(store, item(STEP))
     assert has_set_aside_input(run, "finetune", {})
     assert needs_optimizer("pretrain", {"optimizer_state": "carried"})
+
+
+def test_an_older_checkpoint_is_read_by_nobody(store: Store, run: RunPaths) -> None:
+    older = SetAsidePath(trash_id="t1", bytes=1, read=False)
+    mark_item(store, TrashItem(stage="pretrain", key="k", paths={"checkpoints/step-00000000": older}))
+    assert not has_set_aside_input(run, "pretrain", {})
+    child = toy_job("child", "k")
+    assert restore_inputs(store, child, [toy_job("k")]) == {"k"}
+    assert check_result(run, "k").valid, "it is gone for good, and nothing runs again for it"
 
 
 def test_a_run_is_at_work_by_its_lock_and_by_its_claim(run: RunPaths) -> None:

@@ -113,7 +113,7 @@ def add_job(
     settings: dict[str, Any] = {} if keep_optimizer else {"keep_optimizer": False}
     jobs[key] = Job(
         key=key, stage=stage, version=1, phase=phase, parents=tuple(parents),
-        config={"padding": len(key) * 7, **config}, cells=cells, settings=settings,
+        config={"padding": len(key) * 7, "leaves_older": len(key) % 3 == 1, **config}, cells=cells, settings=settings,
     )  # fmt: skip
 
 
@@ -463,7 +463,7 @@ def sum_in_trash(store: Store, trash_id: str) -> tuple[int, int]:
     size = inodes = 0
     for path in (store.locate_trash(trash_id) / "runs").rglob("*"):
         below = path.relative_to(store.locate_trash(trash_id) / "runs").parts[2:]
-        if len(below) > 1:  # checkpoints/...
+        if below and below != ("checkpoints",):
             is_way = (
                 path.is_dir()
                 and (path.parent.name == "checkpoints")

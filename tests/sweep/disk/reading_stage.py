@@ -75,6 +75,9 @@ def save(value: str, names: list[str]) -> dict[str, int]:
     """The checkpoint; its files by name and size, as a result names them."""
     hidden = FOLDER.with_name(f".{FOLDER.name}.tmp")
     hidden.mkdir(parents=True, exist_ok=True)
+    if CONFIG.get("leaves_older"):  # as after a kill between the last checkpoint and the removal of the one before
+        (FOLDER.parent / "step-00000001").mkdir(exist_ok=True)
+        (FOLDER.parent / "step-00000001" / MODEL).write_text("older")
     for name in names:
         (hidden / name).write_text(digest(value, name) + " " * CONFIG.get("padding", 0))
     sizes = {name: (hidden / name).stat().st_size for name in names}

@@ -109,7 +109,7 @@ def test_another_plan_of_the_store_is_asked_too() -> None:
 
 
 def test_runs_that_no_plan_names_go_only_when_asked_for_and_at_rest() -> None:
-    left = RunFacts(stage="pretrain", key="left", done=True, final=FINAL, found=FILES)
+    left = RunFacts(stage="pretrain", key="left", done=True, found=FILES)
     runs = {**facts(), "left": left}
     assert "left" not in going(FileKind.WEIGHTS, NONE, runs)
     assert "left" in going(FileKind.WEIGHTS, NONE, runs, unplanned=True)
