@@ -69,7 +69,7 @@ def run(options: GcOptions) -> int:
             print(preview(options, stored), file=sys.stderr)
         return 0
     stored.check_version()
-    action, reports = act(options, stored)
+    action, reports = run_action(options, stored)
     from sweep.report.disk import build_done_json, format_done_report
 
     done = build_done_json(options.name, action, reports)
@@ -107,7 +107,7 @@ def preview(options: GcOptions, stored: "StoredSweep") -> str:
     return step.suggest("shows how the sweep stands", "status", options.name)
 
 
-def act(options: GcOptions, stored: "StoredSweep") -> "tuple[str, list[CollectReport]]":
+def run_action(options: GcOptions, stored: "StoredSweep") -> "tuple[str, list[CollectReport]]":
     """The action's name, and what it did."""
     from sweep.disk.collect import remove, restore, select_old, set_aside
 

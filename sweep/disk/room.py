@@ -10,7 +10,6 @@ from jobs.counted import format_counted
 from jobs.job import Job
 from jobs.set_aside import read_trash
 from jobs.store.checks import find_nearest_folder
-from sweep.disk.survey import load_survey
 from sweep.errors import SweepError
 from sweep.stored_sweep import StoredSweep
 from sweep.text_format import format_bytes
@@ -54,11 +53,15 @@ def measure_room(root: Path, unfinished: Sequence[Job]) -> DiskRoom | None:
 
 def sum_reclaimable(stored: StoredSweep) -> tuple[int, int]:
     """Bytes that `sweep gc` would set aside now, and bytes of this sweep that are set aside already."""
+    # imported here: it loads what computes scores, and every plan would wait for it
+    from sweep.disk.survey import load_survey
+
     holdings = load_survey(stored).decide(unplanned=False)
     aside = [item for each in read_trash(stored.store) if each.sweep == stored.manifest.sweep for item in each.items]
     return sum(each.files.bytes for each in holdings if each.goes), sum(item.bytes for item in aside)
 
 
+# Why: docs/decisions.md, D246
 def describe_shortage(stored: StoredSweep, unfinished: Sequence[Job]) -> str:
     """When the disk will be full and what would make room, in a line; empty while there is room enough.
 

@@ -17,7 +17,7 @@ from sweep.spec.fields import AxisFields, PointFields, TaskSetting, TextTaskSett
 from sweep.spec.models import SHAPE, ModelFields
 from sweep.spec.resources import ModelRequestFields, RequestFields
 from sweep.spec.run_settings import PHASE_FIELDS
-from sweep.spec.schema import BlockFields, CheckpointFields, SweepFields
+from sweep.spec.schema import BlockFields, CheckpointFields, KeepFields, SweepFields
 
 COMMAND = "sweep schema --markdown"
 INTRO = f"""# All settings
@@ -94,6 +94,12 @@ def iter_parts() -> Iterator[Part]:
         "When training jobs save. In no key.",
         CheckpointFields,
         (*CheckpointFields.model_fields,),
+    )
+    yield Part(
+        "`keep`",
+        "What `sweep gc` leaves on disk although no unfinished job needs it (how-to/disk.md). In no key.",
+        KeepFields,
+        (*KeepFields.model_fields,),
     )
     training = PHASE_FIELDS["finetune"]
     yield Part(

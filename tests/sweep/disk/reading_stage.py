@@ -68,7 +68,7 @@ def read_parent(parent: dict[str, str], name: str) -> str:
             "class": "damaged_input", "message": str(error), "damaged_key": parent["key"],
         })  # fmt: skip
         raise SystemExit(1) from None
-    return content.strip()
+    return str(content.strip())
 
 
 def save(value: str, names: list[str]) -> dict[str, int]:
