@@ -212,11 +212,13 @@ def is_done(store: Store, job: Job) -> bool:
 
 
 def count_store(store: Store) -> tuple[int, int]:
-    """Bytes and inodes of all that a checkpoint may consist of, in runs and in the trash."""
+    """Bytes and inodes of all that a checkpoint may consist of, in runs and in the trash. What a killed removal left
+    is gone already: nobody can bring it back."""
     size = inodes = 0
     for place in (store.runs, store.trash):
         for path in place.rglob("*"):
-            if "checkpoints" in path.parts and path.name != "checkpoints":
+            is_going = any(part.startswith(".removing-") for part in path.parts)
+            if not is_going and "checkpoints" in path.parts and path.name != "checkpoints":
                 size += path.stat().st_size if path.is_file() else 0
                 inodes += 1
     return size, inodes
