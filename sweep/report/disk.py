@@ -240,7 +240,8 @@ def format_done_report(done: Mapping[str, Any]) -> str:
     """What was done, in a line; and what stayed."""
     runs = format_counted(len(done["items"]), "run")
     ids = f" ({', '.join(done['ids'])})" if done["ids"] else ""
-    lines = [f"{DONE_WORDS[done['action']]}{ids}: {format_bytes(done['bytes'])} in {done['inodes']:,} inodes of {runs}"]
+    what = f"{format_bytes(done['bytes'])} in {done['inodes']:,} inodes of {runs}" if done["items"] else "nothing"
+    lines = [f"{DONE_WORDS[done['action']]}{ids}: {what}"]
     if done["kept"]:
         stayed = "stay where they are" if done["action"] == "restore" else "are needed by now, and stay in their runs"
         lines.append(f"files of {format_counted(len(done['kept']), 'run')} {stayed}")
