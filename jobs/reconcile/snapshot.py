@@ -281,8 +281,6 @@ class SweepSnapshot:
 
     def find_set_aside_inputs(self) -> frozenset[str]:
         """Unfinished jobs that read what `sweep gc` has set aside: of a finished parent, or of their own run."""
-        if not self.store.trash.exists():
-            return frozenset()
         found = set()
         marked: dict[str, bool] = {}
         for job in self.jobs:
@@ -290,7 +288,10 @@ class SweepSnapshot:
             if state not in UNSENT:
                 continue
             for key in (job.key, *job.parents):
-                run = self.runs[key].run
+                evidence = self.runs[key]
+                if not (evidence.done or evidence.outcomes):
+                    continue  # it has no files: most jobs of a large plan, and not even a path is built for them
+                run = evidence.run
                 if key not in marked:
                     marked[key] = run.set_aside.exists()
                 if marked[key] and has_set_aside_input(run, job.stage, job.config):

@@ -116,6 +116,19 @@ def test_a_job_whose_parent_was_removed_has_it_made_again(finished: Path, tmp_pa
     assert count_executions(store, "a-c0-p", "pretrain") == 1
 
 
+def test_a_trash_that_was_removed_by_hand_holds_up_nobody(finished: Path, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    shutil.copytree(finished, store.root)
+    set_aside(open_sweep(store.root, "one"), unplanned=False)
+    shutil.rmtree(store.trash)
+    later = small()
+    later.branches.append(Branch(name="c1", segment=1, carried=True, epochs=(1,)))
+    later.store(store)
+    run_jobs(store, later, None)
+    assert all(is_done(store, job) for job in later.build_manifest().jobs)
+    assert count_executions(store, "a-t1", "pretrain") == 2
+
+
 def test_a_job_whose_parent_is_in_the_trash_has_it_brought_back(finished: Path, tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     shutil.copytree(finished, store.root)
