@@ -97,13 +97,18 @@ def _run_owned(
     *,
     clock: Clock,
 ) -> ExitCode:
+    store = Store(options.store.resolve())
     if _is_done(run, options.key):
         return ExitCode.DONE
     # Under the lock: who cancels writes the wish, and then looks whether the lock is held. One of both sees the other.
     if options.backend != SLURM and options.key in _read_requests(options).cancelled:
         return ExitCode.NOT_WANTED
+    # A parent whose checkpoint is lost runs again; this job may have been queued before that was known.
+    if options.backend != SLURM and (parent := _unfinished_parent(store, planned)) is not None:
+        print(f"attempt {options.attempt} of {options.key}: its parent {parent} has no result", file=sys.stderr)
+        return ExitCode.NO_PARENT
     # Under the lock too: `sweep gc` marks what it sets aside, and then looks who owns a run that reads it.
-    if (marked := _find_set_aside_run(Store(options.store.resolve()), planned, run)) is not None:
+    if (marked := _find_set_aside_run(store, planned, run)) is not None:
         print(f"attempt {options.attempt} of {options.key}: files of {marked.root} are set aside", file=sys.stderr)
         return ExitCode.NO_PARENT
     attempt = run.locate_attempt(options.attempt)

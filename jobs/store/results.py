@@ -1,5 +1,6 @@
 """Whether a job is done: result.json exists and is valid."""
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -204,7 +205,8 @@ def set_result_aside(run: RunPaths) -> bool:
     if lock is None:
         return False
     try:
-        run.result.replace(run.damaged_result)
+        with contextlib.suppress(FileNotFoundError):  # somebody else was faster
+            run.result.replace(run.damaged_result)
         run.set_aside.unlink(missing_ok=True)  # what the trash has is of that result
         flush_folder(run.root)
     finally:

@@ -157,3 +157,8 @@ def test_a_file_with_a_second_name_frees_nothing(tmp_path: Path) -> None:
     assert measure_tree(tmp_path / "one") == (0, 2)
     (tmp_path / "one" / "link").symlink_to(tmp_path)
     assert measure_tree(tmp_path / "one")[1] == 3
+
+
+def test_a_result_that_is_gone_already_is_set_aside_all_the_same(run: RunPaths) -> None:
+    run.result.unlink()
+    assert set_result_aside(run)

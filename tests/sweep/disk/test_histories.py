@@ -145,3 +145,22 @@ def test_histories_are_equal_for_equal_seeds(tmp_path: Path) -> None:
     one, other = (History(tmp_path / name, "7", Tally()).experiments for name in ("one", "other"))
     assert one == other
     assert random.Random("7").random() == random.Random("7").random()
+
+
+def test_a_sibling_waits_while_its_parent_is_made_again_for_another(finished: Path, tmp_path: Path) -> None:
+    """The one carries the optimizer's state on, which is gone; the other reads weights that were there when it was
+    queued."""
+    store = Store(tmp_path / "store")
+    shutil.copytree(finished, store.root)
+    kept = small()
+    kept.keep = {}
+    kept.store(store)
+    stored = open_sweep(store.root, "one")
+    remove(stored, set_aside(stored, unplanned=False).id)
+    kept.branches.append(Branch(name="c1", segment=1, carried=True, epochs=(1,)))
+    kept.branches.append(Branch(name="c2", segment=1, carried=False, epochs=(1,)))
+    kept.store(store)
+    run_jobs(store, kept, None)
+    assert all(is_done(store, job) for job in kept.build_manifest().jobs)
+    assert count_executions(store, "a-t1", "pretrain") == 2
+    assert not list(store.runs.rglob("error.json")), "nobody began on a parent without a result"
