@@ -24,7 +24,8 @@ class ExitCode(IntEnum):
     TAKEN = 76
     """Nothing was done: another attempt lives, has this name, or took over."""
     NO_PARENT = 77
-    """Nothing was done: a parent has no result. Slurm takes a parent that it has forgotten for a finished one."""
+    """Nothing was done: a parent has no result, or its checkpoint is set aside. Slurm takes a parent that it has
+    forgotten for a finished one."""
     NOT_SET_UP = 78
     """The attempt could not be set up: the manifest or the installation is at fault (EX_CONFIG)."""
     NOT_WANTED = 79

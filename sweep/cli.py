@@ -39,6 +39,7 @@ COMMANDS = {
     "results": "write the tables and figures of a sweep",
     "report": "write the report of a sweep as one HTML file for people, to open, send and keep",
     "explain": "show where a cell comes from, what it reuses, what it costs and what happened to its jobs",
+    "gc": "free disk by what the jobs that are left still need: say what may go, set it aside, remove it",
     "export": "write a model that others can load with transformers, or an index of all models of a sweep",
     "demo": "make data, plan, run, draw: a small study on this machine, or with --quick a picture within a minute",
     "data": "make training data, or check it before a sweep does",

@@ -18,7 +18,7 @@ VERBS = frozenset(
     exit expand explain export extend extract fetch fill find fit flatten flush fold forecast format freeze fuse gather
     generate get group guess gunzip halve has hash hold identify ignore import index infer inspect install is
     iter join judge keep kill label letterbox lift limit list listen load locate log look make map mark match measure
-    merge multiply name narrow needs nest normalise normalize note number observe open pack pad parse pause
+    merge move multiply name narrow needs nest normalise normalize note number observe open pack pad parse pause
     permute pick pin place plan poll post predict prefetch prefill prepare preview price print project query quote
     raise rank read readinto reconcile record refer refine refresh refuse register release reload remove rename
     render reorder replace replicate report request requeue require resample reserve reset resize resolve

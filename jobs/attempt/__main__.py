@@ -23,6 +23,7 @@ from jobs.processes import read_boot_id, read_own_start
 from jobs.reconcile.attempts import read_attempts, read_starts
 from jobs.reconcile.failures import POLICIES
 from jobs.reconcile.retries import RetryDecision, decide_retry
+from jobs.set_aside import has_set_aside_input
 from jobs.signals import StopForwarder
 from jobs.store.job_file import PlannedJob, build_job_content, read_planned_job
 from jobs.store.ledger import UserRequests, collect_user_requests, is_withdrawn, read_events
@@ -96,11 +97,20 @@ def _run_owned(
     *,
     clock: Clock,
 ) -> ExitCode:
+    store = Store(options.store.resolve())
     if _is_done(run, options.key):
         return ExitCode.DONE
     # Under the lock: who cancels writes the wish, and then looks whether the lock is held. One of both sees the other.
     if options.backend != SLURM and options.key in _read_requests(options).cancelled:
         return ExitCode.NOT_WANTED
+    # A parent whose checkpoint is lost runs again; this job may have been queued before that was known.
+    if options.backend != SLURM and (parent := _unfinished_parent(store, planned)) is not None:
+        print(f"attempt {options.attempt} of {options.key}: its parent {parent} has no result", file=sys.stderr)
+        return ExitCode.NO_PARENT
+    # Under the lock too: `sweep gc` marks what it sets aside, and then looks who owns a run that reads it.
+    if (marked := _find_set_aside_run(store, planned, run)) is not None:
+        print(f"attempt {options.attempt} of {options.key}: files of {marked.root} are set aside", file=sys.stderr)
+        return ExitCode.NO_PARENT
     attempt = run.locate_attempt(options.attempt)
     make_folder(attempt.root.parent)
     refresh_folder(attempt.root.parent)  # another machine may have made attempts
@@ -192,6 +202,12 @@ def _is_done(run: RunPaths, key: str) -> bool:
 def _unfinished_parent(store: Store, planned: PlannedJob) -> str | None:
     parents = planned.parents.items()
     return next((key for key, stage in parents if not _is_done(store.locate_run(stage, key), key)), None)
+
+
+def _find_set_aside_run(store: Store, planned: PlannedJob, own: RunPaths) -> RunPaths | None:
+    stage, config = str(planned.record["stage"]), planned.record["config"]
+    runs = [own, *(store.locate_run(parent_stage, key) for key, parent_stage in planned.parents.items())]
+    return next((run for run in runs if has_set_aside_input(run, stage, config)), None)
 
 
 def _start_record(

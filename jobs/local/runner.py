@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
 
+from jobs.claims.submit_lock import hold_submit_lock
 from jobs.clock import SYSTEM_CLOCK, Clock
 from jobs.counted import format_counted
-from jobs.errors import InfeasibleJobError, StoreRefusedError, describe_storage_error
+from jobs.errors import InfeasibleJobError, StoreRefusedError, SubmitterBusyError, describe_storage_error
 from jobs.exit_codes import ExitCode
 from jobs.job import Job
 from jobs.local.attempts import STAGE_PROGRAM, LocalAttempts
@@ -21,7 +22,7 @@ from jobs.local.runner_lock import hold_runner_lock
 from jobs.local.slots import Slots
 from jobs.observation import ClusterState, Observation
 from jobs.reconcile.canary import HeldShape, list_held_keys
-from jobs.reconcile.decide import Action, Invalidate, Submit, Withdraw, decide
+from jobs.reconcile.decide import Action, Invalidate, Restore, Submit, Withdraw, decide
 from jobs.reconcile.failures import POLICIES
 from jobs.reconcile.first_checkpoint import Canary
 from jobs.reconcile.order import NO_PRIORITIES, NO_TRUNK, WHOLE_TRUNK, sort_jobs
@@ -33,8 +34,11 @@ from jobs.store.results import set_result_aside
 logger = logging.getLogger(__name__)
 
 ROUND_SECONDS = 0.5
+LOCK_WAIT_SECONDS = 5.0
+"""For the submit lock, before it goes on with what needs none."""
 UNRECORDED_ENDS = 3
 """Attempts of one job that may be killed before they recorded anything."""
+UNCOUNTED_ENDS = {None, ExitCode.DONE, ExitCode.TAKEN, ExitCode.NOT_WANTED, ExitCode.NO_PARENT}
 QUEUED = Observation(state=ClusterState.QUEUED)
 
 
@@ -222,7 +226,7 @@ class LocalRunner:
             self.problem = seen.message or f"an attempt of {name} could not be set up"
         elif last is not None and last.failure is not None and POLICIES[last.failure].stops_submission:
             self.problem = f"{name}: {evidence.message}"
-        elif last is None and seen.returncode not in {None, ExitCode.DONE, ExitCode.TAKEN, ExitCode.NOT_WANTED}:
+        elif last is None and seen.returncode not in UNCOUNTED_ENDS:
             self._unrecorded_ends[key] += 1
             if seen.returncode == ExitCode.FAILED or self._unrecorded_ends[key] > UNRECORDED_ENDS:
                 self.problem = f"attempts of {name} end before they begin: {seen.message or seen.returncode}"
@@ -258,6 +262,7 @@ class LocalRunner:
             observed=self.snapshot.observed,
             damaged=self.snapshot.find_damaged_parents(),
             chained=False,
+            set_aside=self.snapshot.find_set_aside_inputs(),
         )
 
     def _act(self, actions: Sequence[Action]) -> None:
@@ -267,6 +272,7 @@ class LocalRunner:
             for action in actions:
                 if isinstance(action, Invalidate):
                     self._invalidate(action)
+            self._restore([action.key for action in actions if isinstance(action, Restore)])
             self._withdraw({action.key for action in actions if isinstance(action, Withdraw)})
             self._enqueue([action.key for action in actions if isinstance(action, Submit)])
         except OSError as error:
@@ -275,6 +281,18 @@ class LocalRunner:
     def _invalidate(self, action: Invalidate) -> None:
         if set_result_aside(self.snapshot.runs[action.key].run):
             self.snapshot.update({}, reread=[action.key])
+
+    def _restore(self, keys: Sequence[str]) -> None:
+        """Brings back what jobs read and `sweep gc` set aside; later, while another one has the submit lock."""
+        if not keys:
+            return
+        logger.info("brings back what %d jobs read and was set aside", len(keys))
+        try:
+            with hold_submit_lock(self.snapshot.store.submitters, wait_seconds=LOCK_WAIT_SECONDS, clock=self.clock):
+                for key in keys:
+                    self.snapshot.restore_inputs(key)
+        except SubmitterBusyError as error:
+            logger.info("%s", error)
 
     def _withdraw(self, keys: Collection[str]) -> None:
         self._queue = [job for job in self._queue if job.key not in keys]

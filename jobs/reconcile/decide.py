@@ -39,7 +39,14 @@ class Invalidate:
     child: str
 
 
-Action = Submit | Withdraw | Invalidate
+@dataclass(frozen=True, slots=True)
+class Restore:
+    """Bring back what the job reads and `sweep gc` set aside, or have its parent run again where that is gone."""
+
+    key: str
+
+
+Action = Submit | Withdraw | Invalidate | Restore
 
 
 @dataclass(slots=True)
@@ -107,12 +114,14 @@ def decide(
     damaged: Mapping[str, str],
     chained: bool,
     capacity: QueueCapacity | None = None,
+    set_aside: Collection[str] = (),
 ) -> list[Action]:
     """Actions in the order in which they are to be done.
 
     `jobs`: parents before children, the more urgent first where the graph leaves it open. `damaged`: finished parents
     whose checkpoint a child could not read, with that child. `chained`: the cluster holds children back itself, so jobs
-    go out with their parents. `capacity`: what the cluster's queue still takes; None is no limit.
+    go out with their parents. `capacity`: what the cluster's queue still takes; None is no limit. `set_aside`: jobs
+    that read files which are not in their place now; they go out in the next round of decisions.
     """
     capacity = capacity or QueueCapacity()
     actions: list[Action] = [Invalidate(parent, child) for parent, child in damaged.items()]
@@ -129,7 +138,9 @@ def decide(
         if job.key not in wanted or job.key in observed or set(job.parents) & damaged.keys():
             continue
         submit = _find_submission(job, statuses, held, chained=chained)
-        if submit is not None and capacity.reserve(job):
+        if submit is not None and job.key in set_aside:
+            actions.append(Restore(job.key))
+        elif submit is not None and capacity.reserve(job):
             actions.append(submit)
             held.add(job.key)
     return actions

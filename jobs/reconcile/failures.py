@@ -274,7 +274,7 @@ SUPERVISOR_FAILURES: Mapping[int, Failure] = {
 }
 NOTHING_DONE: Mapping[int, str] = {
     ExitCode.TAKEN: "nothing done: another attempt was at work",
-    ExitCode.NO_PARENT: "nothing done: a parent was not done yet",
+    ExitCode.NO_PARENT: "nothing done: a parent was not done yet, or its checkpoint was set aside",
     ExitCode.NOT_WANTED: "nothing done: it was cancelled, taken out of the queue, or had failed for good",
 }
 """Exit codes of executions that count for nothing."""

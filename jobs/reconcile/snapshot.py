@@ -18,6 +18,7 @@ from jobs.reconcile.attempts import AttemptRecord, read_attempts
 from jobs.reconcile.failures import POLICIES, can_conceal_cancellation
 from jobs.reconcile.retries import decide_retry, is_ended_by_person, is_forgiven
 from jobs.reconcile.state import JobFacts, JobState, JobStatus, compute_job_statuses
+from jobs.set_aside import has_set_aside_input, restore_inputs
 from jobs.store.checked_results import CheckedResults
 from jobs.store.flock import is_held
 from jobs.store.ledger import (
@@ -100,6 +101,10 @@ class RunStatus:
         if self.last is None or self.last.end is None:
             return self.problem
         return self.last.end.message or self.problem
+
+
+UNSENT = {JobState.READY, JobState.INTERRUPTED, JobState.WAITING}
+"""Jobs in these states may be handed to a cluster."""
 
 
 class SweepSnapshot:
@@ -279,6 +284,31 @@ class SweepSnapshot:
             return bool(said) and result.stat().st_mtime < max(said)
         except FileNotFoundError:
             return False
+
+    def find_set_aside_inputs(self) -> frozenset[str]:
+        """Unfinished jobs that read what `sweep gc` has set aside: of a finished parent, or of their own run."""
+        found = set()
+        marked: dict[str, bool] = {}
+        for job in self.jobs:
+            state = self.statuses[job.key].state
+            if state not in UNSENT:
+                continue
+            for key in (job.key, *job.parents):
+                evidence = self.runs[key]
+                if not (evidence.done or evidence.outcomes):
+                    continue  # it has no files: most jobs of a large plan, and not even a path is built for them
+                run = evidence.run
+                if key not in marked:
+                    marked[key] = run.set_aside.exists()
+                if marked[key] and has_set_aside_input(run, job.stage, job.config):
+                    found.add(job.key)
+        return frozenset(found)
+
+    def restore_inputs(self, key: str) -> None:
+        """Brings back what the job reads (`jobs.set_aside.restore_inputs`), under the submit lock; reads it again."""
+        job = self.by_key[key]
+        changed = restore_inputs(self.store, job, [self.by_key[parent] for parent in job.parents])
+        self.update({}, reread=[key for key in changed if key in self.by_key])
 
     def are_done_before(self, keys: Iterable[str], moment: float) -> bool:
         """Whether the results of all these jobs were written before that moment (Unix seconds of the file server)."""

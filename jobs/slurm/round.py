@@ -15,7 +15,7 @@ from jobs.errors import StoreRefusedError, describe_storage_error
 from jobs.job import Job
 from jobs.observation import ClusterState, Observation
 from jobs.reconcile.canary import HeldShape, list_held_keys
-from jobs.reconcile.decide import Action, AmountRoom, Invalidate, QueueCapacity, Submit, Withdraw, decide
+from jobs.reconcile.decide import Action, AmountRoom, Invalidate, QueueCapacity, Restore, Submit, Withdraw, decide
 from jobs.reconcile.first_checkpoint import Canary
 from jobs.reconcile.node_exclusion import (
     EXCLUSION_HOURS,
@@ -77,6 +77,8 @@ class RoundReport:
     """sbatch calls."""
     withdrawn: int = 0
     """Jobs that left the queue, as squeue showed it afterwards."""
+    restored: int = 0
+    """Jobs whose inputs `sweep gc` had set aside, and that are brought back or made anew."""
     asked_to_stop: int = 0
     """Running jobs whose cancellation is asked for, and that were told to save and stop."""
     limits: tuple[str, ...] = ()
@@ -100,6 +102,7 @@ class RoundReport:
             sent=self.sent + later.sent,
             calls=self.calls + later.calls,
             withdrawn=self.withdrawn + later.withdrawn,
+            restored=self.restored + later.restored,
             asked_to_stop=self.asked_to_stop + later.asked_to_stop,
             refused={**self.refused, **later.refused},
             gpus=tuple(dict.fromkeys((*self.gpus, *later.gpus))),
@@ -344,6 +347,7 @@ class SlurmRound:
             damaged=self.snapshot.find_damaged_parents(),
             chained=True,
             capacity=self.capacity,
+            set_aside=self.snapshot.find_set_aside_inputs(),
         )
 
     # Why: docs/decisions.md, D106
@@ -447,7 +451,7 @@ class SlurmRound:
         try:
             total = report = self._act(actions)
             for _ in range(MOST_PASSES - 1):
-                if not report.withdrawn or report.problem:
+                if not (report.withdrawn or report.restored) or report.problem:
                     break
                 self.query()
                 report = self._act(self.decide())
@@ -460,6 +464,10 @@ class SlurmRound:
         for action in actions:
             if isinstance(action, Invalidate):
                 set_result_aside(self.snapshot.runs[action.key].run)
+        # under the submit lock, which every round that acts has: `sweep gc` sets nothing aside meanwhile
+        to_restore = [action.key for action in actions if isinstance(action, Restore)]
+        for key in to_restore:
+            self.snapshot.restore_inputs(key)
         withdrawn = [action.key for action in actions if isinstance(action, Withdraw)]
         orphaned = [key for key, seen in self.orphaned_jobs.items() if seen.state in PENDING]
         self.withdrawal_problem = ""
@@ -475,6 +483,7 @@ class SlurmRound:
             sent=len(placed),
             calls=sent.calls,
             withdrawn=len(gone),
+            restored=len(to_restore),
             asked_to_stop=stopping,
             limits=(
                 *(f"no room for more under {describe_limit(limit)}" for limit in sorted(self.capacity.full)),

@@ -8,6 +8,7 @@ STORE/counts/             what `sweep plan` has counted of local data, one file 
 STORE/contents/           digests of local data, one file for each; kept by the files' sizes and times of change
 STORE/known-data/         which content the keys of this store mean by the name of a data set
 STORE/features/           features of frozen vision encoders, where a sweep keeps them; the stages' own
+STORE/trash/ID/           what `sweep gc` set aside, until it is restored or removed: record.json, runs/STAGE/KEY/
 """
 
 import errno
@@ -175,6 +176,11 @@ class RunPaths:
         return self.root / "result.damaged.json"
 
     @property
+    def set_aside(self) -> Path:
+        """Which of its files `sweep gc` moved to the trash, or may move there now (`jobs.set_aside`)."""
+        return self.root / "set-aside.json"
+
+    @property
     def lock(self) -> Path:
         """Only the live attempt's processes hold it."""
         return self.root / "lock"
@@ -322,6 +328,11 @@ class Store:
         return self.root / "known-data"
 
     @property
+    def trash(self) -> Path:
+        """What `sweep gc` set aside, a folder for each time."""
+        return self.root / "trash"
+
+    @property
     def submitters(self) -> Path:
         """Claims of submitters. One for the whole store, because sweeps may share jobs."""
         return self.root / "submitters"
@@ -330,6 +341,9 @@ class Store:
     def runner_lock(self) -> Path:
         """The local runner that may start jobs of this store on this machine holds it."""
         return self.root / "local-runner.lock"
+
+    def locate_trash(self, trash_id: str) -> Path:
+        return self.trash / check_safe_name(trash_id)
 
     def locate_sweep(self, name: str) -> SweepPaths:
         return SweepPaths(self.sweeps / check_safe_name(name))

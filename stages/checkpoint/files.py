@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from stages.config import LanguageModel, Tokenizer, Vision
-from stages.errors import DamagedInputError
+from stages.errors import ConfigError, DamagedInputError
 from stages.files import check_fence, convert_storage_errors, flush_to_disk, keep_usual_mode, make_folder, write_json
 from stages.tensor_files import TensorFileError, load_tensors
 
@@ -121,14 +121,19 @@ def compute_sha256(path: Path) -> str:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
-def read_checkpoint(path: Path) -> Checkpoint | None:
-    """The checkpoint if its record holds (every file there, sizes and sha256 right), else None."""
+def read_checkpoint(path: Path, *, may_lack: Collection[str] = ()) -> Checkpoint | None:
+    """The checkpoint if its record holds (every file there, sizes and sha256 right), else None.
+
+    `may_lack`: names of files that need not be there.
+    """
     try:
         record = json.loads((path / RECORD).read_bytes())["files"]
         if {MODEL, STATE} - record.keys():
             return None
         for name, expected in record.items():
             file = path / Path(name).name
+            if name in may_lack and not file.exists():
+                continue
             if file.stat().st_size != expected["bytes"] or compute_sha256(file) != expected["sha256"]:
                 return None
         return Checkpoint(path, json.loads((path / STATE).read_bytes()))
@@ -198,10 +203,39 @@ def read_result_checkpoint(run: Path, key: str = "", *, verify: bool = True) -> 
     with suppress(ValueError, RuntimeError):  # no file name: a zero byte, half a character, links in a circle
         path = path.resolve()
         if path.is_relative_to(run.resolve()):
-            found = read_checkpoint(path) if verify else read_unverified_checkpoint(path)
+            may_lack = {OPTIMIZER} if is_optimizer_set_aside(run, path) else ()
+            found = read_checkpoint(path, may_lack=may_lack) if verify else read_unverified_checkpoint(path)
     if found is None:
         raise DamagedInputError(f"{path}: the checkpoint does not match its own record", damaged_key=key)
     return replace(found, key=key)
+
+
+SET_ASIDE = "set-aside.json"
+"""In a run's folder: what `sweep gc` took out of it (docs/formats.md)."""
+
+
+def is_optimizer_set_aside(run: Path, checkpoint: Path) -> bool:
+    """Whether the run says that the optimizer's state of its checkpoint was taken away once it was done."""
+    try:
+        paths = json.loads((run / SET_ASIDE).read_bytes())["paths"]
+        return f"{checkpoint.relative_to(run.resolve()).as_posix()}/{OPTIMIZER}" in paths
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
+
+
+def check_has_moments(checkpoint: Checkpoint) -> None:
+    """Of a parent's checkpoint that an optimizer is to go on from. ConfigError if it was written without its state;
+    DamagedInputError if that was taken away later: then the parent has to run again."""
+    if checkpoint.has_moments:
+        return
+    try:
+        had_them = OPTIMIZER in json.loads((checkpoint.path / RECORD).read_bytes())["files"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        had_them = False
+    if had_them:
+        message = f"{checkpoint.path}: the optimizer's state was taken away (sweep gc)"
+        raise DamagedInputError(message, damaged_key=checkpoint.key)
+    raise ConfigError(f"parent {checkpoint.key} has no optimizer state to carry on; use optimizer_state: fresh")
 
 
 @dataclass(frozen=True, slots=True)

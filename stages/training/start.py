@@ -5,7 +5,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from stages.checkpoint.files import Checkpoint, find_newest_checkpoint, read_result_checkpoint, read_step_checkpoint
+from stages.checkpoint.files import (
+    Checkpoint,
+    check_has_moments,
+    find_newest_checkpoint,
+    read_result_checkpoint,
+    read_step_checkpoint,
+)
 from stages.config import PretrainConfig, name_by_identity
 from stages.data.mixture import NOTHING_CONTINUED, ContinuedOrder, compute_next_position, compute_order_seed
 from stages.distributed import DistributedContext
@@ -124,8 +130,8 @@ def resolve_pretrain_start(job: JobFile, config: PretrainConfig, world: Distribu
         raise ConfigError(f"parent {parent.key} has another model: {checkpoint.state['model']}")
     continued = checkpoint.state.get("trajectory") == build_trajectory(config)
     carried = continued or config.optimizer_state == "carried"
-    if carried and not checkpoint.has_moments:
-        raise ConfigError(f"parent {parent.key} has no optimizer state to carry on; use optimizer_state: fresh")
+    if carried:
+        check_has_moments(checkpoint)
     has_projector = checkpoint.state["vision"] is not None
     if has_projector and checkpoint.state["vision"] != build_checkpoint_metadata(config)["vision"]:
         raise ConfigError(f"parent {parent.key} sees images in another way: {checkpoint.state['vision']}")

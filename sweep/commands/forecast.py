@@ -80,6 +80,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: ForecastOptions) -> int:
+    from jobs.store.results import list_finished_keys
+    from sweep.disk.room import describe_shortage
     from sweep.forecast.conditions import ForecastQuestion
     from sweep.next_step import NextStep
     from sweep.plan.manifest import pause_gc
@@ -109,5 +111,8 @@ def run(options: ForecastOptions) -> int:
         return 0
     print(format_forecast(report))
     name, step = stored.manifest.sweep, NextStep(options.store)
+    done = list_finished_keys(stored.store, stored.manifest.jobs)
+    if shortage := describe_shortage(stored, [job for job in stored.manifest.jobs if job.key not in done]):
+        print(f"sweep forecast: {shortage}", file=sys.stderr)
     print(step.suggest("shows how it stands", "status", name, *cells), file=sys.stderr)
     return 0

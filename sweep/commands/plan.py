@@ -128,6 +128,7 @@ def plan_sweep(options: PlanOptions) -> int:
         *planned.remarks,
         *list_input_remarks(planned, found, options.file),
         *([f"{problem}: {advice}"] if problem else []),
+        *([shortage] if (shortage := find_shortage(planned, store, done)) else []),
         format_changes_line(planned),
         *([f"new store: {store.root.absolute()}"] if is_new else []),
         f"plan: {store.locate_sweep(name).manifest}",
@@ -139,6 +140,15 @@ def plan_sweep(options: PlanOptions) -> int:
     ]:
         print(line, file=sys.stderr)
     return 0
+
+
+def find_shortage(planned: "NewPlan", store: "Store", done: frozenset[str]) -> str:
+    """When the disk will be full, and what `sweep gc` would free; empty while there is room."""
+    from sweep.disk.room import describe_shortage
+    from sweep.stored_sweep import StoredSweep
+
+    unfinished = [job for job in planned.manifest.jobs if job.key not in done]
+    return describe_shortage(StoredSweep(store, planned.manifest), unfinished)
 
 
 def count_failed(planned: "NewPlan", store: "Store") -> int:

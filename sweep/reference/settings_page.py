@@ -18,7 +18,7 @@ from sweep.spec.models import SHAPE, ModelFields
 from sweep.spec.notices import NoticeFields, ReceiverFields
 from sweep.spec.resources import ModelRequestFields, RequestFields
 from sweep.spec.run_settings import PHASE_FIELDS
-from sweep.spec.schema import BlockFields, CheckpointFields, PriceFields, SweepFields
+from sweep.spec.schema import BlockFields, CheckpointFields, KeepFields, PriceFields, SweepFields
 
 COMMAND = "sweep schema --markdown"
 INTRO = f"""# All settings
@@ -95,6 +95,12 @@ def iter_parts() -> Iterator[Part]:
         "When training jobs save. In no key.",
         CheckpointFields,
         (*CheckpointFields.model_fields,),
+    )
+    yield Part(
+        "`keep`",
+        "What `sweep gc` leaves on disk although no unfinished job needs it (how-to/disk.md). In no key.",
+        KeepFields,
+        (*KeepFields.model_fields,),
     )
     training = PHASE_FIELDS["finetune"]
     yield Part(

@@ -30,6 +30,7 @@ from jobs.store.paths import Store
 from jobs.store.results import list_finished_keys
 from stages.printable import render_line
 from sweep.cost.estimate import BYTES_OF_TRAINING_STATE, BYTES_OF_WEIGHT
+from sweep.disk.room import describe_shortage
 from sweep.kept_limits import read_limits
 from sweep.preflight.gate import check_gate
 from sweep.report.history import format_time
@@ -75,6 +76,7 @@ class DoctorRun:
         yield from self.iter_input_checks({job.key for job in jobs})
         needed = sum(job.estimate.checkpoint_bytes for job in jobs)
         yield from check_store(self.store, needed_bytes=needed, shared=slurm)
+        yield from self.iter_room_checks(jobs)
         if self.node_test and slurm:
             yield from self.iter_node_checks(jobs)
 
@@ -127,6 +129,11 @@ class DoctorRun:
             yield report_problem("inputs", line, f"or accept it: `sweep submit {self.sweep} --ignore-data`")
         if unfinished and not (report.remarks or report.changes or found):
             yield report_ok("inputs", "what the jobs read is there and fits, by the first samples of each data set")
+
+    def iter_room_checks(self, unfinished: Sequence[Job]) -> Iterator[Check]:
+        """When the disk will be full, where it will, and what would be freed."""
+        if self.planned is not None and (line := describe_shortage(self.planned, unfinished)):
+            yield report_note("space", line, "what stays is chosen by `keep` of the sweep file")
 
     def iter_refusal_checks(self, unfinished: Collection[str]) -> Iterator[Check]:
         """Slurm's last answers for jobs of the named sweep, else of all sweeps of the store, by reason."""

@@ -31,6 +31,7 @@ def convert_exclusion_value(given: Any) -> Any:
     )
 
 
+CellPattern = Annotated[str, Field(pattern=r"^[A-Za-z0-9*?._+=-]{1,200}$")]
 EpochNumbers = Annotated[list[Count], Field(min_length=1, max_length=100)]
 
 
@@ -147,6 +148,35 @@ class PriceFields(Fields):
         )
 
 
+KeepRule = Annotated[str, Field(pattern=r"^(all|none|last|best [1-9][0-9]{0,5})$")]
+KEEP_VALUES: dict[str, Any] = {
+    "all": "each",
+    "none": "none that no unfinished job needs",
+    "last": "of a trunk its last segment, of a model its fine-tune of the most epochs, each image-text run",
+    "best N": "the N best by stable score (a trunk's segments: by loss), and those without a score yet",
+}
+
+
+# Why: docs/decisions.md, D243
+class KeepFields(Fields):
+    """What `sweep gc` leaves on disk although no unfinished job needs it; without effect on keys."""
+
+    trunk: KeepRule = Field(
+        "all",
+        description="whose weights stay of the trunk's segments: all, none, last or best N",
+        json_schema_extra={"values": KEEP_VALUES},
+    )
+    pretrain: KeepRule = Field("all", description="whose weights stay of the image-text runs, likewise")
+    finetune: KeepRule = Field("all", description="whose weights stay of the fine-tunes, likewise")
+    optimizer: Literal["all", "none"] = Field(
+        "none", description="whether optimizer states of finished jobs stay that no unfinished job reads: all or none"
+    )
+    cells: list[CellPattern] = Field(
+        default_factory=list,
+        description="a list of cells, `*` for any letters, whose checkpoints stay whatever the rules say",
+    )
+
+
 class SweepFields(Fields):
     """The keys of a sweep file."""
 
@@ -180,6 +210,7 @@ class SweepFields(Fields):
     )
     prices: PriceFields | None = Field(None, description="what hours cost in money, for `sweep costs` and budgets")
     notices: NoticeFields | None = Field(None, description="who is told of what happens, by `sweep tick`")
+    keep: KeepFields = Field(default_factory=KeepFields, description="what `sweep gc` leaves on disk")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

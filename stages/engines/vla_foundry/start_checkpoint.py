@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from stages.checkpoint.files import Checkpoint, read_result_checkpoint
+from stages.checkpoint.files import Checkpoint, check_has_moments, read_result_checkpoint
 from stages.config import PretrainConfig
 from stages.engines.vla_foundry.checkpoint_files import build_part_path
 from stages.engines.vla_foundry.weights import FoundryWeightNames
@@ -30,8 +30,8 @@ def load_parent_checkpoint(job: JobFile, config: PretrainConfig) -> tuple[Checkp
         raise ConfigError(f"parent {parent.key}: vla_foundry goes on with text from a segment of its own trunk only")
     if config.vision is not None and checkpoint.state.get("vision") is not None:
         raise ConfigError(f"parent {parent.key} sees images already; vla_foundry takes a trunk here")
-    if (continued or config.optimizer_state == "carried") and not checkpoint.has_moments:
-        raise ConfigError(f"parent {parent.key} has no optimizer state to carry on; use optimizer_state: fresh")
+    if continued or config.optimizer_state == "carried":
+        check_has_moments(checkpoint)
     return checkpoint, continued
 
 

@@ -3,7 +3,7 @@ from typing import Any
 
 from jobs.job import add_ancestors
 from jobs.observation import ClusterState, Observation
-from jobs.reconcile.decide import Action, AmountRoom, Invalidate, QueueCapacity, Submit, Withdraw, decide
+from jobs.reconcile.decide import Action, AmountRoom, Invalidate, QueueCapacity, Restore, Submit, Withdraw, decide
 from jobs.reconcile.state import JobState, JobStatus
 from tests.jobs.toy import small_graph, toy_job
 
@@ -52,6 +52,13 @@ def test_the_room_in_the_queue_is_kept() -> None:
         Submit("b"),
     ]
     assert decided(dict.fromkeys("abc", JobState.READY), capacity=QueueCapacity({"all": 0}, lambda _job: ["all"])) == []
+
+
+def test_what_is_set_aside_comes_back_before_its_reader_goes_out() -> None:
+    states = {"a": JobState.DONE, "b": JobState.READY, "c": JobState.WAITING}
+    assert decided(states, set_aside={"b"}) == [Restore("b")]
+    assert decided(states, set_aside={"b"}, chained=True) == [Restore("b")], "nor does what would wait behind it"
+    assert decided(states, set_aside={"b"}, wanted={"c"}) == [], "what is not to be sent is left where it is"
 
 
 def test_blocked_cancelled_and_finished_jobs_leave_the_queue() -> None:
