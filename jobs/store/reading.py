@@ -131,10 +131,9 @@ def parse_json(content: bytes | str) -> Any:
         raise ValueError(f"larger than {MOST_BYTES // 2**20} MiB")
     try:
         value = json.loads(content)
-        escapes = b"\\u" in content if isinstance(content, bytes) else "\\u" in content
-        if content.isascii() and not escapes:
-            return value  # nearly all that a store holds; the search below takes as long as the parsing
         raw = content.encode(errors="surrogatepass") if isinstance(content, str) else content
+        if raw.isascii() and b"\\u" not in raw:
+            return value  # nearly all that a store holds; the search below takes as long as the parsing
         return _replace_halves(value) if HALF_CHARACTER.search(raw) else value
     except RecursionError:
         raise ValueError("nested too deeply") from None
