@@ -350,7 +350,7 @@ def is_read(paths: Mapping[str, SetAsidePath], stage: str, config: Mapping[str, 
     )
 
 
-# Why: docs/decisions.md, D242
+# Why: docs/decisions.md, D239
 def has_set_aside_input(run: RunPaths, stage: str, config: Mapping[str, Any]) -> bool:
     """Whether something of `run` is set aside, or about to be, that a job of that stage reads.
 

@@ -194,7 +194,7 @@ def select_kept_jobs(stored: StoredSweep, only: Collection[str]) -> set[str]:
     return found
 
 
-# Why: docs/decisions.md, D226
+# Why: docs/decisions.md, D225
 def compute_priorities(stored: StoredSweep, first: Collection[str]) -> dict[str, int]:
     """Of each job by key, where any is not 0: that of its cells' blocks; jobs that `first` names, and what they need,
     are above all others. Names that a later plan dropped are passed over."""

@@ -66,7 +66,7 @@ class HeldShape:
     """Keys of the others, in the order of sending."""
 
 
-# Why: docs/decisions.md, D228
+# Why: docs/decisions.md, D227
 def find_held_shapes(
     order: Sequence[Job],
     statuses: Mapping[str, JobStatus],

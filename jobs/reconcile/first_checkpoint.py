@@ -27,7 +27,7 @@ LEAST_LOST_S = 60.0
 """A job that takes so much longer than planned, all in all, is not slow: start-up and chance weigh more."""
 
 
-# Why: docs/decisions.md, D229
+# Why: docs/decisions.md, D228
 def judge_job(job: Job, evidence: RunStatus, state: JobState, limits: CanaryLimits) -> Judgement:
     """What the job has shown of its shape. What failed behind a sound first checkpoint speaks for the shape all the
     same."""

@@ -14,7 +14,7 @@ WHOLE_TRUNK, NO_TRUNK = 2**31, -1
 branches wait for it, and none of it where one runs at a time."""
 
 
-# Why: docs/decisions.md, D226
+# Why: docs/decisions.md, D225
 def sort_jobs(
     jobs: Sequence[Job],
     done: Collection[str],

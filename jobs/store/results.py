@@ -163,7 +163,7 @@ class SetAsideMark:
 SET_ASIDE_FORMAT = 1
 
 
-# Why: docs/decisions.md, D241
+# Why: docs/decisions.md, D238
 def read_set_aside_mark(run: RunPaths) -> SetAsideMark | None:
     """What of the run is set aside; None if nothing is. Raises ValueError for a file that is no such mark.
 

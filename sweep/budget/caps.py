@@ -186,7 +186,7 @@ def is_unknown(standing: Standing, unit: str) -> bool:
     return getattr(standing.spent, unit) is None or getattr(standing.in_flight, unit) is None
 
 
-# Why: docs/decisions.md, D232
+# Why: docs/decisions.md, D231
 def select_excess(
     snapshot: SweepSnapshot, standing: Standing, left: Mapping[str, float], priorities: Mapping[str, int]
 ) -> list[str]:

@@ -73,7 +73,7 @@ def add_amounts(amounts: Iterable[Amount]) -> Amount:
     return total
 
 
-# Why: docs/decisions.md, D231
+# Why: docs/decisions.md, D230
 def measure_standing(snapshot: SweepSnapshot, tariff: Tariff, now: float) -> Standing:
     """The standing of every job, from what the snapshot shows. `now`: Unix seconds.
 

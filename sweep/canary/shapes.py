@@ -27,7 +27,7 @@ BUILT_IN_STAGES = frozenset({"pretrain", "finetune", "evaluate"})
 DIGEST_LETTERS = 6
 
 
-# Why: docs/decisions.md, D227
+# Why: docs/decisions.md, D226
 def compute_shapes(plan: Manifest) -> dict[str, str]:
     """The name of each job's shape by key, such as `finetune-1.4b-3fa9c2`: equal names are one shape."""
     models = map_jobs_to_models(plan)

@@ -88,7 +88,7 @@ def group_items(holdings: Sequence[Holding], trash_id: str = "") -> list[TrashIt
     return list(items.values())
 
 
-# Why: docs/decisions.md, D242
+# Why: docs/decisions.md, D239
 def set_aside(
     stored: StoredSweep,
     *,

@@ -61,7 +61,7 @@ def sum_reclaimable(stored: StoredSweep) -> tuple[int, int]:
     return sum(each.files.bytes for each in holdings if each.goes), sum(item.bytes for item in aside)
 
 
-# Why: docs/decisions.md, D246
+# Why: docs/decisions.md, D243
 def describe_shortage(stored: StoredSweep, unfinished: Sequence[Job]) -> str:
     """When the disk will be full and what would make room, in a line; empty while there is room enough.
 

@@ -193,7 +193,7 @@ def collect_scores(manifest: Manifest, runs: Mapping[str, RunFacts]) -> dict[str
     }
 
 
-# Why: docs/decisions.md, D244
+# Why: docs/decisions.md, D241
 def decide_holdings(
     plans: Sequence[KeptPlan], runs: Mapping[str, RunFacts], *, sweep: str, unplanned: bool
 ) -> list[Holding]:

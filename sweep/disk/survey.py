@@ -115,7 +115,7 @@ def _read_planned(run: RunPaths, job: Job, *, measures: bool) -> RunFacts:
     )
 
 
-# Why: docs/decisions.md, D245
+# Why: docs/decisions.md, D242
 def _read_unplanned(
     run: RunPaths, stage: str, key: str, *, at_work: bool, reads: tuple[tuple[str, bool], ...], measures: bool
 ) -> RunFacts:

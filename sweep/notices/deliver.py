@@ -97,7 +97,7 @@ def format_plain(notice: Mapping[str, Any]) -> str:
     return "\n".join([*lines, *([f"next: {notice['step']}"] if notice["step"] else [])]) + "\n"
 
 
-# Why: docs/decisions.md, D237
+# Why: docs/decisions.md, D236
 def read_url(receiver: Receiver) -> str:
     """The webhook's address from the environment, or from its file. DeliveryError names where it was looked for."""
     if receiver.url_variable:

@@ -84,7 +84,7 @@ class NoticeHistory:
         return self.receivers.setdefault(name, ReceiverRecord())
 
 
-# Why: docs/decisions.md, D236
+# Why: docs/decisions.md, D235
 class NoticeLog:
     """The log of one sweep. Whoever writes holds its lock."""
 

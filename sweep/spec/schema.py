@@ -157,7 +157,7 @@ KEEP_VALUES: dict[str, Any] = {
 }
 
 
-# Why: docs/decisions.md, D243
+# Why: docs/decisions.md, D240
 class KeepFields(Fields):
     """What `sweep gc` leaves on disk although no unfinished job needs it; without effect on keys."""
 
