@@ -24,6 +24,7 @@ from jobs.store.flock import acquire_lock, is_held
 from jobs.store.paths import SAFE_NAME, RunPaths, Store, flush_folder, make_folder, write_json
 from jobs.store.records import build_record, read_record
 from jobs.store.results import (
+    SAFE_PART,
     SET_ASIDE_FORMAT,
     SetAsideMark,
     SetAsidePath,
@@ -121,6 +122,8 @@ def _read_item(given: Mapping[str, Any], trash_id: str) -> TrashItem:
     words = {name: str(given[name]) for name in ("stage", "key", "phase")}
     if not (SAFE_NAME.fullmatch(words["stage"]) and SAFE_NAME.fullmatch(words["key"])):
         raise ValueError("no name of a run")
+    if not all(SAFE_PART.fullmatch(part) for name in given["paths"] for part in name.split("/")):
+        raise ValueError("no file of a run")
     paths = {
         str(name): SetAsidePath(
             trash_id=trash_id, bytes=int(each["bytes"]), inodes=int(each["inodes"]), read=each["read"] is True

@@ -162,3 +162,10 @@ def test_a_file_with_a_second_name_frees_nothing(tmp_path: Path) -> None:
 def test_a_result_that_is_gone_already_is_set_aside_all_the_same(run: RunPaths) -> None:
     run.result.unlink()
     assert set_result_aside(run)
+
+
+@pytest.mark.parametrize("name", ["../../../elsewhere", "/elsewhere", "checkpoints/../..", "a\x1b[2J", ""])
+def test_a_record_of_the_trash_that_leads_elsewhere_is_passed_over(store: Store, run: RunPaths, name: str) -> None:
+    record = TrashRecord(id="t1", sweep="toy", by="ann", set_aside_at=1.0, items=(item(name),))
+    record.write(store)
+    assert read_trash(store) == []
