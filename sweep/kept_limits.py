@@ -12,12 +12,13 @@ from typing import Any
 
 from jobs.clock import SYSTEM_CLOCK, Clock
 from jobs.counted import format_counted
+from jobs.job import add_ancestors
 from jobs.processes import read_user_name
 from jobs.reconcile.order import extend_priorities
 from jobs.store.paths import write_json
 from jobs.store.reading import is_number, is_time, parse_object, read_file
 from jobs.store.results import is_known_format
-from sweep.errors import NotPlannedError, StoreError
+from sweep.errors import NotPlannedError, StoreError, UsageError
 from sweep.stored_sweep import StoredSweep
 
 FORMAT = 2
@@ -74,7 +75,7 @@ class KeptLimits:
 
 
 NAMES = tuple(each.name for each in fields(KeptLimits) if each.name != "changes")
-SECOND_FORMAT = ("budget_core_hours", "budget_money", "budget_currency")
+SECOND_FORMAT = ("budget_core_hours", "budget_money", "budget_currency", "first", "canary", "released")
 """Fields that programs of the first format do not know, and would pass over."""
 OPTIONS = {
     "backend": "--backend",
@@ -168,7 +169,7 @@ def update_limits(path: Path, given: Mapping[str, Any], clock: Clock = SYSTEM_CL
         changes={**before.changes, **dict.fromkeys(different, change)},
     )
     content = asdict(after)
-    if all(content[name] is None for name in SECOND_FORMAT):
+    if all(content[name] in (None, ()) for name in SECOND_FORMAT):
         content = {name: value for name, value in content.items() if name not in SECOND_FORMAT}
         write_json(path, {"format": FIRST_FORMAT, **content})
     else:
@@ -183,7 +184,7 @@ def select_kept_jobs(stored: StoredSweep, only: Collection[str]) -> set[str]:
     for word in only:
         try:
             found |= {job.key for job in stored.select_jobs([word])}
-        except NotPlannedError:
+        except (NotPlannedError, UsageError):
             continue
     if not found:
         name = stored.manifest.sweep
@@ -192,6 +193,16 @@ def select_kept_jobs(stored: StoredSweep, only: Collection[str]) -> set[str]:
             f"lift it: `sweep limits {name} --only all`"
         )
     return found
+
+
+def find_wanted_keys(stored: StoredSweep, kept: KeptLimits) -> set[str]:
+    """Keys of the jobs that rounds may send, with what they need: all without a kept `--only`, none where a later plan
+    has nothing of it any more (the round says so)."""
+    try:
+        named = select_kept_jobs(stored, kept.only) if kept.only else {job.key for job in stored.manifest.jobs}
+    except NotPlannedError:
+        return set()
+    return add_ancestors(stored.manifest.jobs, named)
 
 
 # Why: docs/decisions.md, D225
@@ -203,7 +214,7 @@ def compute_priorities(stored: StoredSweep, first: Collection[str]) -> dict[str,
     for word in first:
         try:
             chosen = stored.select_cells([word])
-        except NotPlannedError:
+        except (NotPlannedError, UsageError):  # a later plan has none such, or several cells that begin so
             continue
         own |= dict.fromkeys([*chosen.cells, *chosen.keys], max(1, highest))
     return extend_priorities(stored.manifest.jobs, own)

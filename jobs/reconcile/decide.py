@@ -138,9 +138,11 @@ def decide(
         if job.key not in wanted or job.key in observed or set(job.parents) & damaged.keys():
             continue
         submit = _find_submission(job, statuses, held, chained=chained)
-        if submit is not None and job.key in set_aside:
+        if submit is None or not capacity.reserve(job):
+            continue
+        if job.key in set_aside:
             actions.append(Restore(job.key))
-        elif submit is not None and capacity.reserve(job):
+        else:
             actions.append(submit)
             held.add(job.key)
     return actions

@@ -77,7 +77,8 @@ def find_loss_problem(lines: Sequence[Mapping[str, Any]], band: tuple[float, flo
     losses = [line["loss"] for line in lines if type(line.get("loss")) in {int, float}]
     bad = next((place for place, loss in enumerate(losses) if not is_number(loss)), -1)
     if bad >= 0:
-        return f"has a loss of {losses[bad]:g} in line {bad + 1} of its metrics"
+        shown = f"{losses[bad]:g}" if isinstance(losses[bad], float) else "more than any number can be"
+        return f"has a loss of {shown} in line {bad + 1} of its metrics"
     if not losses or (band is not None and band[0] <= losses[-1] <= band[1]):
         return ""
     third = math.ceil(len(losses) / 3)

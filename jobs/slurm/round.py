@@ -338,7 +338,12 @@ class SlurmRound:
         self.capacity = self._compute_capacity()
         order = [*finished, *sort_jobs(self.snapshot.jobs, {job.key for job in finished}, self.priorities)]
         wanted = set() if self.held_back else set(self.wanted) - self.unfit.keys()
-        self.held = self.canary.find_held(self.snapshot, order, wanted) if self.canary is not None else {}
+        self.held = {}
+        if self.canary is not None:
+            # a job for which no budget has room cannot go first: it would keep smaller ones of its shape waiting
+            room = self.capacity.amounts
+            payable = wanted if room is None else {key for key in wanted if not room.find_full(key)}
+            self.held = self.canary.find_held(self.snapshot, order, payable)
         return decide(
             order,
             self.snapshot.statuses,

@@ -1,6 +1,6 @@
 """The budgets of a sweep: what may still be sent under them, what is left, and how that is told."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ CAPS = {"a100_hours": "budget_a100_hours", "core_hours": "budget_core_hours", "m
 """Units that have a budget, and the field of the kept limits that holds it."""
 OPTIONS = {"a100_hours": "--budget-a100-hours", "core_hours": "--budget-core-hours", "money": "--budget-money"}
 WORDS = {"a100_hours": "A100-hours", "core_hours": "core-hours"}
+COULD_GO = {JobState.READY, JobState.INTERRUPTED, JobState.WAITING}
 THRESHOLDS = (0.8, 1.0)
 """Shares of a budget at which it is told that so much is gone or in flight."""
 ROUNDING = 1e-9
@@ -85,7 +86,7 @@ class BudgetWatch:
         return AmountRoom(
             left={OPTIONS[unit]: amount for unit, amount in left.items()},
             charges={
-                key: {OPTIONS[unit]: getattr(each.ahead, unit) or 0.0 for unit in left}
+                key: {OPTIONS[unit]: count_unknown(getattr(each.ahead, unit)) for unit in left}
                 for key, each in standing.jobs.items()
                 if each.in_plan and each.ahead is not NOTHING_SPENT
             },
@@ -113,16 +114,28 @@ class BudgetWatch:
         )
 
     def build_rows(
-        self, snapshot: SweepSnapshot, held: Mapping[str, Sequence[str]] | None = None
+        self,
+        snapshot: SweepSnapshot,
+        held: Mapping[str, Sequence[str]] | None = None,
+        *,
+        wanted: Collection[str] | None = None,
     ) -> list[dict[str, Any]]:
         """Section `budget` of docs/json.md, a row for each budget. `held`: keys of jobs that a round held back, by
-        option; None: nobody has asked, and those are told that could go and have no room."""
+        option; None: nobody has asked, and those are told that could go and have no room. `wanted`: keys that may be
+        sent; None: all."""
         if not self.caps.amounts:
             return []
         standing = self.measure(snapshot)
-        return [self._build_row(standing, unit, held) for unit in self.caps.amounts]
+        could_go = {
+            key
+            for key, status in snapshot.statuses.items()
+            if status.state in COULD_GO and (wanted is None or key in wanted)
+        }
+        return [self._build_row(standing, unit, held, could_go) for unit in self.caps.amounts]
 
-    def _build_row(self, standing: Standing, unit: str, held: Mapping[str, Sequence[str]] | None) -> dict[str, Any]:
+    def _build_row(
+        self, standing: Standing, unit: str, held: Mapping[str, Sequence[str]] | None, could_go: Collection[str]
+    ) -> dict[str, Any]:
         cap = self.caps.amounts[unit]
         spent, in_flight = getattr(standing.spent, unit), getattr(standing.in_flight, unit)
         if self.caps.problem and unit == "money":
@@ -138,7 +151,7 @@ class BudgetWatch:
             else [
                 key
                 for key, charge in waiting.items()
-                if left is None or charge is None or charge > left + cap * ROUNDING
+                if key in could_go and (left is None or charge is None or charge > left + cap * ROUNDING)
             ]
         )
         charges = [waiting.get(key) for key in keys]
@@ -162,6 +175,11 @@ class BudgetWatch:
             "dropped": describe_left_hours(standing.left),
             "remarks": sorted({each.remark for each in standing.jobs.values() if each.remark}),
         }
+
+
+def count_unknown(amount: float | None) -> float:
+    """Without end where nobody knows it: no budget has room for such a job."""
+    return float("inf") if amount is None else amount
 
 
 def add_unit(spent: Amount, in_flight: Amount, unit: str) -> float:

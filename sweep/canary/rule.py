@@ -1,11 +1,10 @@
 """The rule of one sweep as its file and its kept limits have it, and what it holds, for people and for `--json`."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from jobs.counted import format_counted
-from jobs.job import add_ancestors
 from jobs.reconcile.canary import HOLDABLE, CanaryLimits, HeldShape, Verdict
 from jobs.reconcile.first_checkpoint import Canary
 from jobs.reconcile.order import sort_jobs
@@ -14,7 +13,7 @@ from jobs.reconcile.state import JobState
 from sweep.canary.advice import suggest_memory
 from sweep.canary.shapes import compute_shapes
 from sweep.errors import NotPlannedError, UsageError
-from sweep.kept_limits import KeptLimits, compute_priorities, select_kept_jobs
+from sweep.kept_limits import KeptLimits, compute_priorities, find_wanted_keys
 from sweep.next_step import NextStep
 from sweep.stored_sweep import StoredSweep
 
@@ -68,19 +67,18 @@ class HeldJobs:
     """Keys of jobs that nothing but a person brings further: those of broken shapes, and all that builds on them."""
 
 
-def read_held_jobs(stored: StoredSweep, snapshot: SweepSnapshot, kept: KeptLimits) -> HeldJobs:
-    """By the rule of the sweep; nothing where it goes by none."""
+def read_held_jobs(
+    stored: StoredSweep, snapshot: SweepSnapshot, kept: KeptLimits, unpayable: Collection[str] = ()
+) -> HeldJobs:
+    """By the rule of the sweep; nothing where it goes by none. `unpayable`: keys of jobs for which no budget has room;
+    none of them goes first."""
     canary = build_canary(stored, kept)
     if canary is None:
         return HeldJobs()
-    try:
-        named = select_kept_jobs(stored, kept.only) if kept.only else set(snapshot.by_key)
-    except NotPlannedError:  # the round says so
-        named = set()
     finished = snapshot.select_in_state({JobState.DONE})
     priorities = compute_priorities(stored, kept.first)
     order = [*finished, *sort_jobs(snapshot.jobs, {job.key for job in finished}, priorities)]
-    found = canary.find_held(snapshot, order, add_ancestors(stored.manifest.jobs, named))
+    found = canary.find_held(snapshot, order, find_wanted_keys(stored, kept).difference(unpayable))
     stopped = {key for each in found.values() if each.verdict is Verdict.BROKEN for key in each.held}
     for job in snapshot.jobs:  # parents before children
         if snapshot.statuses[job.key].state in HOLDABLE and not stopped.isdisjoint(job.parents):

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jobs.job import Job, Resources
+from sweep.phases import PHASES
 from sweep.plan.manifest import Manifest, map_jobs_to_models
 
 ARCHITECTURE = ("model", "vision")
@@ -23,7 +24,7 @@ SETTING_PARTS = (
     *("cpu_matmul", "data_workers", "prefetch_batches", "feature_cache_gib", "device", "engine"),
 )
 ENGINE_PARTS = ("kind", "revision", "plugin", "command")
-BUILT_IN_STAGES = frozenset({"pretrain", "finetune", "evaluate"})
+BUILT_IN_STAGES = frozenset(phase.stage for phase in PHASES.values())
 DIGEST_LETTERS = 6
 
 

@@ -7,8 +7,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from jobs.set_aside import OPTIMIZER_NAME, measure_tree
-from jobs.store.paths import RunPaths
-from jobs.store.results import list_names
+from jobs.store.paths import SAFE_NAME, RunPaths
+from jobs.store.results import SAFE_PART, list_names
 
 STEP_FOLDER = re.compile(r"step-([0-9]{1,18})")
 UNFINISHED = re.compile(r"\..+\.tmp")
@@ -67,7 +67,12 @@ def _find_kind(run: RunPaths, name: str) -> FileKind:
     records = (run.job, run.result, run.damaged_result, run.lock, run.claims, run.set_aside)
     if name in {each.name for each in records}:
         return FileKind.RECORDS
-    return FileKind.UNFINISHED if UNFINISHED.fullmatch(name) else FileKind.OTHER
+    return _find_leftover_kind(name)
+
+
+def _find_leftover_kind(name: str) -> FileKind:
+    """A name that no mark could hold stays: it could not be brought back (`jobs.store.results`)."""
+    return FileKind.UNFINISHED if UNFINISHED.fullmatch(name) and SAFE_PART.fullmatch(name) else FileKind.OTHER
 
 
 def _measure(path: Path, name: str, kind: FileKind) -> Iterator[FoundFiles]:
@@ -92,8 +97,7 @@ def _list_checkpoints(folder: Path, *, final: str, done: bool, branch_steps: Col
         place = f"{folder.name}/{name}"
         step = STEP_FOLDER.fullmatch(name)
         if step is None or (folder / name).is_symlink():
-            kind = FileKind.UNFINISHED if UNFINISHED.fullmatch(name) else FileKind.OTHER
-            yield from _measure(folder / name, place, kind)
+            yield from _measure(folder / name, place, _find_leftover_kind(name))
         elif done and place != final:
             kind = FileKind.OTHER if int(step[1]) in branch_steps else FileKind.OLDER
             yield from _measure(folder / name, place, kind)
@@ -115,8 +119,7 @@ def _split_checkpoint(folder: Path, place: str) -> Iterator[FoundFiles]:
 
 
 def list_run_names(runs: Path) -> list[tuple[str, str]]:
-    """(stage, key) of every run folder of a store."""
-    stages = sorted(name for name in list_names(runs) if not name.startswith("."))
-    return [
-        (stage, key) for stage in stages for key in sorted(list_names(runs / stage)) if (runs / stage / key).is_dir()
-    ]
+    """(stage, key) of every run folder of a store; folders of names that no run can have are left alone."""
+    stages = sorted(name for name in list_names(runs) if SAFE_NAME.fullmatch(name))
+    keys = {stage: sorted(name for name in list_names(runs / stage) if SAFE_NAME.fullmatch(name)) for stage in stages}
+    return [(stage, key) for stage in stages for key in keys[stage] if (runs / stage / key).is_dir()]

@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from jobs.job import Job, add_ancestors
 from jobs.set_aside import needs_optimizer
 from sweep.disk.inventory import FileKind, FoundFiles
+from sweep.phases import PHASES
 from sweep.plan.manifest import Manifest
 
 BEST = "best "
@@ -123,7 +124,7 @@ def _add_promises(plan: KeptPlan, runs: Mapping[str, RunFacts], found: _Reasons)
         why = f"keep.cells of {manifest.sweep}"
         found.weights.setdefault(key, why)
         found.optimizer.setdefault(key, why)
-    for phase in ("trunk", "pretrain", "finetune"):
+    for phase in [name for name, phase in PHASES.items() if phase.trains]:
         rule = getattr(keep, phase)
         why = f"keep.{phase}: {rule} of {manifest.sweep}"
         for key in select_kept(manifest, phase, rule, runs):

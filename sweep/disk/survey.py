@@ -59,6 +59,8 @@ def load_survey(stored: StoredSweep, *, measures: bool = True) -> DiskSurvey:
     for stage, key in list_run_names(store.runs):
         run = RunPaths(store.runs / stage / key)
         if key in planned:
+            if planned[key].stage != stage:
+                continue  # a copy of a stage's folder: the plan's own run is another
             runs[key] = _read_planned(run, planned[key], measures=measures)
             continue
         at_work = can_be_at_work(run)

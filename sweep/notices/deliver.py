@@ -86,7 +86,7 @@ def build_mail(receiver: Receiver, notice: Mapping[str, Any]) -> bytes:
     mail = EmailMessage()
     mail["To"] = ", ".join(receiver.to)
     mail["Subject"] = " ".join(str(notice["title"]).split())[:200]
-    mail["X-Sweep-Event"] = str(notice["id"])
+    mail["X-Sweep-Event"] = " ".join(str(notice["id"]).split())[:200]
     mail.set_content(format_plain(notice))
     return mail.as_bytes()
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobs.counted import format_counted
+from jobs.reconcile.canary import Verdict
 from jobs.reconcile.snapshot import SweepSnapshot
 from jobs.reconcile.state import JobState
 from jobs.slurm.refusals import Refusal
@@ -33,7 +34,9 @@ class SweepFacts:
     refusals: Mapping[str, Refusal]
     """Slurm's answers for jobs that it would not take, by key."""
     budget: Sequence[Mapping[str, Any]]
-    """Section `budget` of docs/json.md."""
+    """Section `budget` of docs/json.md; none where the sweep runs on this machine, as no budget holds there."""
+    held: Sequence[Mapping[str, Any]]
+    """Section `held` of docs/json.md."""
     seconds_left: float | None
     """Until the end, as `sweep status` has it; None: not known."""
     now: float
@@ -134,12 +137,21 @@ def find_failures(facts: SweepFacts) -> tuple[list[Finding], list[Finding]]:
 
 
 def find_held(facts: SweepFacts) -> list[Finding]:
-    """By the cluster's id."""
-    return [
+    """Jobs in the queue, by the cluster's id; and jobs of a shape whose first one is broken, by that one."""
+    queued = [
         Finding(f"held:{key}:{seen.id}", f"{name_job(facts, key)}: {seen.message}")
         for key, seen in facts.snapshot.observed.items()
         if facts.snapshot.statuses[key].state is JobState.QUEUED and seen.message.startswith(HALTED)
     ]
+    shapes = [
+        Finding(
+            f"held:{row['shape']}:{row['canary']}",
+            f"{format_counted(row['jobs'], 'job')} of shape {row['shape']}: {row['message']}",
+        )
+        for row in facts.held
+        if row["verdict"] == Verdict.BROKEN.value
+    ]
+    return [*queued, *shapes]
 
 
 def find_refused(facts: SweepFacts) -> list[Finding]:

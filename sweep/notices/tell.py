@@ -1,6 +1,6 @@
 """One pass at the end of a tick: finds what is new, writes it down, and tells whoever can be told now."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +11,9 @@ from jobs.errors import JobsError, SubmitterBusyError, describe_storage_error
 from jobs.processes import read_user_name
 from jobs.reconcile.snapshot import SweepSnapshot
 from sweep.budget.caps import BudgetWatch, read_caps
+from sweep.canary.rule import build_held_rows, read_held_jobs
 from sweep.errors import SweepError
-from sweep.kept_limits import read_limits
+from sweep.kept_limits import find_wanted_keys, read_limits
 from sweep.next_step import NextStep
 from sweep.notices.deliver import DeliveryError, build_notice_json, deliver
 from sweep.notices.events import SweepFacts, compute_signature, find_new_events
@@ -111,13 +112,18 @@ def load_facts(stored: StoredSweep, clock: Clock) -> SweepFacts:
     kept = read_limits(stored.paths.limits)
     caps = read_caps(stored.manifest, kept)
     rows: list[dict[str, Any]] = []
-    if caps.amounts:
-        rows = BudgetWatch(stored.manifest.sweep, caps, clock).build_rows(snapshot)
+    unpayable: Collection[str] = ()
+    if caps.amounts and (kept.backend or stored.manifest.backend) == "slurm":
+        watch = BudgetWatch(stored.manifest.sweep, caps, clock)
+        room = watch.measure_room(snapshot)
+        unpayable = {key for key in snapshot.by_key if room.find_full(key)}
+        rows = watch.build_rows(snapshot, wanted=find_wanted_keys(stored, kept))
     return SweepFacts(
         manifest=stored.manifest,
         snapshot=snapshot,
         refusals=select_refusals(snapshot),
         budget=rows,
+        held=build_held_rows(snapshot, read_held_jobs(stored, snapshot, kept, unpayable).shapes),
         seconds_left=read_time_left(stored, snapshot, now).seconds,
         now=now,
     )
@@ -166,7 +172,7 @@ def try_delivery(receiver: Receiver, event: NoticeEvent, sweep: str, *, is_test:
     """One try, of whatever outcome."""
     try:
         deliver(receiver, build_notice_json(event, sweep, is_test=is_test))
-    except DeliveryError as error:
+    except (DeliveryError, ValueError) as error:  # ValueError: what a damaged log holds and no message can
         return Delivery(receiver=receiver.name, event=event, problem=str(error))
     return Delivery(receiver=receiver.name, event=event)
 

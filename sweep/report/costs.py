@@ -11,7 +11,7 @@ from sweep.budget.caps import BudgetWatch, format_budget_line, read_caps
 from sweep.budget.standing import JobStanding
 from sweep.budget.tariff import NOTHING_SPENT, Amount
 from sweep.catalog.power import load_power_table
-from sweep.kept_limits import read_limits
+from sweep.kept_limits import find_wanted_keys, read_limits
 from sweep.phases import PHASES
 from sweep.plan.manifest import Manifest
 from sweep.stored_sweep import StoredSweep
@@ -59,8 +59,9 @@ def load_costs(stored: StoredSweep, *, fresh: bool = False, clock: Clock = SYSTE
     """The whole report as things stand now. `fresh`: Slurm is asked even if it answered less than a minute ago."""
     manifest = stored.manifest
     snapshot = stored.load_snapshot(recent_answers=not fresh, whole_account=True, trusts_checked=True)
-    watch = BudgetWatch(manifest.sweep, read_caps(manifest, read_limits(stored.paths.limits)), clock)
-    budget = watch.build_rows(snapshot)
+    kept = read_limits(stored.paths.limits)
+    watch = BudgetWatch(manifest.sweep, read_caps(manifest, kept), clock)
+    budget = watch.build_rows(snapshot, wanted=find_wanted_keys(stored, kept))
     standing = watch.standing if watch.standing is not None else watch.measure(snapshot)
     planned = {key: each for key, each in standing.jobs.items() if each.in_plan}
     gone = [each for each in standing.jobs.values() if not each.in_plan and each.spent != NOTHING_SPENT]

@@ -1,7 +1,7 @@
 """The report of `sweep status`: as a mapping for `--json` (docs/json.md, section `status`), and as text from that."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from jobs.clock import SYSTEM_CLOCK, Clock
@@ -17,7 +17,14 @@ from jobs.reconcile.state import STOPPED, JobState, JobStatus
 from jobs.reconcile.unsettled import list_unsettled_remarks
 from jobs.slurm.refusals import Refusal, read_refusals
 from sweep.canary.rule import HeldJobs, build_held_rows, format_held_lines, read_held_jobs
-from sweep.kept_limits import BUDGETS, KeptLimits, build_limits_json, format_limit_lines, read_limits
+from sweep.kept_limits import (
+    BUDGETS,
+    KeptLimits,
+    build_limits_json,
+    find_wanted_keys,
+    format_limit_lines,
+    read_limits,
+)
 from sweep.phases import PHASES
 from sweep.plan.manifest import map_jobs_to_models
 from sweep.report.history import format_time
@@ -50,9 +57,9 @@ def load_status(
     now = clock.now()
     left = read_time_left(stored, snapshot, now, wanted)
     kept = read_limits(stored.paths.limits)
-    held = read_held_jobs(stored, snapshot, kept)
+    budget, unpayable = measure_budgets(stored, snapshot, kept, clock)
+    held = read_held_jobs(stored, snapshot, kept, unpayable)
     rows = build_held_rows(snapshot, held.shapes)
-    budget = build_budget_rows(stored, snapshot, kept, clock)
     snapshot.narrow(wanted)
     report = build_status_json(stored.manifest.sweep, snapshot, left, now, map_jobs_to_models(stored.manifest))
     add_held_jobs(report, rows, held)
@@ -71,16 +78,20 @@ def add_held_jobs(report: dict[str, Any], rows: Sequence[Mapping[str, Any]], hel
         report["eta"]["basis"] = "; ".join(filter(None, (report["eta"]["basis"], left_out)))
 
 
-def build_budget_rows(
+def measure_budgets(
     stored: StoredSweep, snapshot: SweepSnapshot, kept: KeptLimits, clock: Clock
-) -> list[dict[str, Any]]:
-    """Section `budget` of docs/json.md: a row for each budget of the whole sweep; none where there is no budget."""
+) -> tuple[list[dict[str, Any]], Collection[str]]:
+    """Section `budget` of docs/json.md, a row for each budget of the whole sweep, none where there is no budget; and
+    the keys of jobs for which some budget has no room."""
     if not any(getattr(kept, name) is not None for name in BUDGETS):
-        return []
+        return [], ()
     # imported here: most sweeps have no budget, and the catalog's figures take time to load
     from sweep.budget.caps import BudgetWatch, read_caps
 
-    return BudgetWatch(stored.manifest.sweep, read_caps(stored.manifest, kept), clock).build_rows(snapshot)
+    watch = BudgetWatch(stored.manifest.sweep, read_caps(stored.manifest, kept), clock)
+    room = watch.measure_room(snapshot)
+    rows = watch.build_rows(snapshot, wanted=find_wanted_keys(stored, kept))
+    return rows, {key for key in snapshot.by_key if room.find_full(key)}
 
 
 def list_budget_lines(report: Mapping[str, Any]) -> list[str]:

@@ -153,7 +153,8 @@ def cancel_on_slurm(stored: StoredSweep, keys: Collection[str], grace_seconds: f
 
     The cancellation is in the ledger already: nobody sends them again meanwhile, and no attempt of them starts.
     """
-    request = RoundRequest(wanted=(), if_unreachable="its queue is as it was")
+    # whatever the limits say, or if nobody can read them: a cancellation sends nothing
+    request = RoundRequest(wanted=(), kept=KeptLimits(canary="off"), if_unreachable="its queue is as it was")
     try:
         with open_slurm_round(stored, request) as slurm_round:
             running = slurm_round.list_own_ids(keys, {ClusterState.RUNNING})
