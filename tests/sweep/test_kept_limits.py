@@ -51,6 +51,16 @@ def test_a_change_without_a_time_is_left_out(tmp_path: Path) -> None:
     assert (read_limits(path).max_queued, read_limits(path).changes) == (2, {})
 
 
+@pytest.mark.parametrize("given", [{"canary": "on"}, {"first": ("a",)}, {"released": ("a",)}, {"budget_money": 5.0}])
+def test_what_an_earlier_version_would_pass_over_it_refuses(given: dict[str, object], tmp_path: Path) -> None:
+    path = tmp_path / "limits.json"
+    assert read_limits(path) != update_limits(path, given)
+    assert json.loads(path.read_text())["format"] == 2
+    update_limits(path, {**dict.fromkeys(given), "max_queued": 2} | {name: () for name in given if name != "canary"})
+    if "budget_money" not in given:
+        assert json.loads(path.read_text())["format"] == 1
+
+
 def test_nothing_is_written_where_nothing_changes(tmp_path: Path) -> None:
     path = tmp_path / "limits.json"
     update_limits(path, {"max_queued": None})

@@ -59,6 +59,10 @@ def test_what_is_set_aside_comes_back_before_its_reader_goes_out() -> None:
     assert decided(states, set_aside={"b"}) == [Restore("b")]
     assert decided(states, set_aside={"b"}, chained=True) == [Restore("b")], "nor does what would wait behind it"
     assert decided(states, set_aside={"b"}, wanted={"c"}) == [], "what is not to be sent is left where it is"
+    full = QueueCapacity(left={"own": 0}, limit_names=lambda _job: ["own"])
+    assert decided(states, set_aside={"b"}, capacity=full) == [], "nor is it touched for a job that has no room"
+    poor = QueueCapacity(amounts=AmountRoom({"money": 1.0}, {"b": {"money": 2.0}}))
+    assert decided(states, set_aside={"b"}, capacity=poor) == []
 
 
 def test_blocked_cancelled_and_finished_jobs_leave_the_queue() -> None:

@@ -51,6 +51,11 @@ def test_a_loss_that_is_not_finite_is_none() -> None:
         )
 
 
+def test_a_loss_that_no_float_can_hold_is_told_and_no_traceback() -> None:
+    huge = find_problem(ON_GPUS, lines([3.0, 10**400, 2.0]), USUAL)
+    assert huge == "has a loss of more than any number can be in line 2 of its metrics"
+
+
 def test_a_rising_loss_is_told_unless_it_lies_in_the_stated_band() -> None:
     rising = lines([2.0, 2.2, 2.6, 3.1, 3.6, 4.2])
     assert find_problem(ON_GPUS, rising, USUAL) == "has a rising loss, from 2.1 to 3.9"

@@ -10,7 +10,7 @@ from jobs.store.paths import Store
 from sweep.canary.rule import build_canary, build_held_rows, name_released, read_held_jobs
 from sweep.cli import main
 from sweep.errors import ManifestError, NotPlannedError, SweepFileError
-from sweep.kept_limits import KeptLimits, read_limits
+from sweep.kept_limits import KeptLimits, compute_priorities, find_wanted_keys, read_limits
 from sweep.plan.manifest import read_manifest, write_manifest
 from sweep.stored_sweep import StoredSweep, open_sweep
 from tests.jobs import toy
@@ -120,3 +120,13 @@ def test_the_command_keeps_the_rule_and_a_damaged_choice_is_refused(
     stored.paths.limits.write_text('{"format": 1, "canary": "perhaps"}')
     assert main(["limits", toy.SWEEP, "--store", root]) == 1
     assert "canary is 'perhaps'" in capsys.readouterr().err
+
+
+def test_a_name_that_is_the_beginning_of_several_cells_by_now_is_passed_over(store: Store) -> None:
+    jobs = [toy.toy_job("a", cells=["m1-s1"]), toy.toy_job("b", cells=["m1-s2"])]
+    toy.plan(store, jobs)
+    stored = open_sweep(store.root, toy.SWEEP)
+    assert compute_priorities(stored, ["m1"]) == {}
+    assert compute_priorities(stored, ["m1", "m1-s2"]) == {"a": 0, "b": 1}
+    assert find_wanted_keys(stored, KeptLimits(only=("m1", "m1-s1"))) == {"a"}
+    assert find_wanted_keys(stored, KeptLimits(only=("m1",))) == set()

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from jobs.set_aside import read_trash
 from jobs.store.paths import Store
 from sweep.cli import main
 from sweep.disk.room import describe_shortage, measure_room
-from sweep.disk.survey import read_keep
+from sweep.disk.survey import load_survey, read_keep
 from sweep.errors import StoreError
 from sweep.stored_sweep import open_sweep
 from tests.sweep.disk.histories import Branch, Experiment, run_jobs
@@ -165,3 +166,29 @@ def test_another_persons_submission_is_waited_for(store: Store, capsys: pytest.C
         collect.LOCK_SECONDS = before
     assert f"process {os.getpid()}" in capsys.readouterr().err
     assert not store.trash.exists()
+
+
+def test_a_copy_of_a_stage_s_folder_speaks_for_no_run_of_the_plan(store: Store) -> None:
+    """The copy has a result, and the run itself is to be done again: its parent's weights are needed."""
+    stored = open_sweep(store.root, "one")
+    job = next(job for job in stored.manifest.jobs if job.stage == "finetune")
+    shutil.copytree(store.runs / "finetune", store.runs / "finetune.bak")
+    store.locate_run(job.stage, job.key).result.unlink()
+    runs = load_survey(stored).runs
+    assert not runs[job.key].done
+    assert runs[job.key].stage == "finetune"
+
+
+def test_names_that_no_mark_could_hold_stay_where_they_are(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    job = next(job for job in open_sweep(store.root, "one").manifest.jobs if job.stage == "pretrain")
+    run = store.locate_run(job.stage, job.key)
+    odd = run.checkpoints / ".shard 3~.tmp"
+    odd.write_text("of another program")
+    (store.runs / "pretrain" / ".old").mkdir()
+    (store.runs / "pretrain" / ".old" / "file").write_text("of a person")
+    assert gc(store, "--set-aside", "--unplanned") == 0
+    assert odd.exists()
+    assert (store.runs / "pretrain" / ".old" / "file").exists()
+    capsys.readouterr()
+    (record,) = read_trash(store)
+    assert gc(store, "--restore", record.id) == 0

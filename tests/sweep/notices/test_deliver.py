@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sweep.notices import deliver as module
-from sweep.notices.deliver import DeliveryError, build_body, build_notice_json, deliver
+from sweep.notices.deliver import DeliveryError, build_body, build_mail, build_notice_json, deliver
 from sweep.notices.log import NoticeEvent
 from sweep.notices.settings import Receiver
 from tests.sweep.notices.receiver import Inbox, serve
@@ -135,3 +135,8 @@ def test_mail_goes_through_sendmail(tmp_path: Path) -> None:
     assert not any(line.startswith("Bcc") for line in head.splitlines())
     assert "X-Sweep-Event: failed-1" in head
     assert Path(f"{out}.words").read_text().split() == ["-i", "--", "ann@example.org"]
+
+
+def test_an_identity_with_line_breaks_is_one_line_of_a_mail() -> None:
+    mail = build_mail(Receiver(name="ann", kind="mail", to=("ann@example.org",)), {**NOTICE, "id": "a\nBcc: x@y.z"})
+    assert b"X-Sweep-Event: a Bcc: x@y.z\n" in mail

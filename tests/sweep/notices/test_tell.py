@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs.reconcile.canary import CanaryLimits
 from jobs.store.paths import Store
 from jobs.store.records import FailureClass
 from sweep.cli import main
@@ -141,7 +142,7 @@ def test_a_stall_is_told_after_its_hours_and_again_only_after_something_moved(to
 def test_a_budget_is_told_at_80_percent_and_at_its_end(told: Told) -> None:
     synthetic_store.finish(told.written, told.written.phase("trunk"))  # 0.8 GPU-hours of an H100
     limits = told.stored.paths.limits
-    update_limits(limits, {"budget_a100_hours": 100.0})
+    update_limits(limits, {"backend": "slurm", "budget_a100_hours": 100.0})
     assert told.tick() == ["milestone"]
     update_limits(limits, {"budget_a100_hours": 2.5})  # 2.32 are spent, and no job has room
     assert told.tick() == ["budget"]
@@ -191,3 +192,13 @@ def test_the_command_shows_what_was_told_and_what_waits_and_tests(
     told.inbox.choose_answer = lambda: "refuse"  # type: ignore[method-assign]
     assert main([*words, "--test"]) == 1
     assert "test: hook took none: the webhook answered 500" in capsys.readouterr().out
+
+
+def test_jobs_behind_a_broken_first_job_of_their_shape_are_told_once(told: Told) -> None:
+    path = told.written.store.locate_sweep("toy").manifest
+    write_manifest(path, replace(read_manifest(path), canary=CanaryLimits()))
+    assert told.tick() == []
+    told.fail(told.written.phase("trunk")[0])
+    assert told.tick() == ["failed", "held"]
+    assert any("of shape pretrain" in str(each["title"]) for each in told.inbox.taken)
+    assert told.tick() == []
