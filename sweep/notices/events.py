@@ -54,7 +54,7 @@ class Finding:
 TITLES: Mapping[str, tuple[str, str]] = {
     "failed": ("job failed for good", "jobs failed for good"),
     "disk": ("job was refused by the file system", "jobs were refused by the file system"),
-    "held": ("queued job will not start by itself", "queued jobs will not start by themselves"),
+    "held": ("hold that a person has to lift", "holds that a person has to lift"),
     "refused": ("job is refused by Slurm", "jobs are refused by Slurm"),
     "budget": ("budget mark", "budget marks"),
     "milestone": ("milestone", "milestones"),

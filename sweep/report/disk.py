@@ -203,7 +203,7 @@ def format_gc_report(report: Mapping[str, Any], *, width: int | None = None) -> 
             ]
         )
     total = report["goes"]
-    lines = format_columns(rows, left=2, rules=[1], width=width)
+    lines = format_columns(rows, left=2, rules=[1], width=width) if len(rows) > 1 else ["no job has left a file yet"]
     if report["features"]:
         held = f"{format_bytes(report['features']['bytes'])} in {report['features']['inodes']:,} inodes"
         lines += ["", f"features of frozen encoders, for all sweeps of the store: {held}; they stay"]

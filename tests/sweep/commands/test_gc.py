@@ -192,3 +192,10 @@ def test_names_that_no_mark_could_hold_stay_where_they_are(store: Store, capsys:
     capsys.readouterr()
     (record,) = read_trash(store)
     assert gc(store, "--restore", record.id) == 0
+
+
+def test_before_anything_has_run_there_is_no_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    new = Store(tmp_path / "new")
+    experiment().store(new)
+    assert gc(new) == 0
+    assert capsys.readouterr().out.startswith("no job has left a file yet\n\nnothing may go: ")
