@@ -11,12 +11,11 @@ from pathlib import Path
 import pytest
 
 from jobs.local.runner_lock import hold_runner_lock
-from jobs.processes import read_user_name
-from jobs.slurm.parsing import SEPARATOR
 from jobs.store.ledger import Event, EventKind, Ledger
 from jobs.store.paths import AttemptPaths, Store, write_json
 from jobs.store.records import AttemptExit, AttemptStart, FailureClass
 from tests.jobs import toy
+from tests.sweep.pretended_slurm import BATCH, TASK, pretend_slurm
 from tests.sweep.toy_commands import PATIENCE_SECONDS, beside, sweep, wait_until_it_works
 
 pytestmark = pytest.mark.usefixtures("counting_stages")
@@ -196,20 +195,7 @@ def test_logs_follows_a_requeued_job_of_slurm_on_another_machine(
     """Preempted on one node, started again on another: the files show it, and squeue has the job all the while."""
     job = toy.toy_job("a", cells=["x"])
     toy.plan(store, [job], backend="slurm")
-    batch, now = "sw-0123456789ab-pretrain-toy", int(time.time())
-    head = {"batch": batch, "what": "intent", "time": now - 100, "phase": "pretrain", "tasks": {"0": "a"}}
-    lines = [{**head, "user": read_user_name()}, {"batch": batch, "what": "sent", "time": now - 99, "id": "7"}]
-    ledger = store.locate_sweep(toy.SWEEP).ledger
-    ledger.mkdir(parents=True)
-    (ledger / "w-login-1-1.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    times = str(now - 99), str(now - 90), "n1", str(now + 9_000)
-    row = ("7_0", "RUNNING", "None", "(null)", read_user_name(), "normal", "vision", "gpu", *times, batch)
-    programs = tmp_path / "programs"
-    programs.mkdir()
-    for name, printed in (("squeue", SEPARATOR.join(row)), ("sacct", "")):
-        (programs / name).write_text(f"#!/bin/sh\ncat <<'END'\n{printed}\nEND\n")
-        (programs / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    monkeypatch.setenv("PATH", pretend_slurm(tmp_path, store, job.key))
 
     def begin(attempt: str, node: str, restart: int) -> AttemptPaths:
         paths = toy.run_of(store, job).locate_attempt(attempt)
@@ -217,7 +203,7 @@ def test_logs_follows_a_requeued_job_of_slurm_on_another_machine(
         paths.log.write_text(f"begins on {node}\n")
         AttemptStart(
             attempt=attempt, key="a", stage="pretrain", backend="slurm", host=node, pid=1, pid_started=0.0, boot_id="x",
-            started_at=time.time(), job_id="7_0", batch=batch, restart=restart, node=node,
+            started_at=time.time(), job_id=TASK, batch=BATCH, restart=restart, node=node,
         ).write(paths.start)  # fmt: skip
         return paths
 

@@ -1,6 +1,5 @@
 """`sweep status --watch` on a real terminal: what its screen shows, what keys do, and what is left behind."""
 
-import json
 import os
 import signal
 import subprocess
@@ -11,11 +10,10 @@ from pathlib import Path
 import pytest
 
 from jobs.job import Job
-from jobs.processes import read_user_name
-from jobs.slurm.parsing import SEPARATOR
 from jobs.slurm.query import drop_answers
 from jobs.store.paths import Store
 from tests.jobs import toy
+from tests.sweep.pretended_slurm import BATCH, TASK, pretend_slurm
 from tests.sweep.watch.pty_screen import ROOT, PtyScreen, open_pty_screen
 from tests.sweep.watch.watched_store import hold, make_jobs, open_watched_store, write_end, write_metrics, write_start
 
@@ -259,33 +257,17 @@ def test_an_idle_view_takes_hardly_any_cpu(tmp_path: Path) -> None:
         view.wait_for_end()
 
 
-def pretend_slurm(folder: Path, store: Store, job: Job) -> str:
-    """A job that runs by squeue's answer, which stands in a file; the PATH with these programs. Each call leaves a
-    word in `asked`."""
-    now, batch = int(time.time()), "sw-0123456789ab-pretrain-toy"
-    write_start(store, job, host="n1", attempt="slurm-7_0-r0-0000aa", batch=batch)
+def pretend_running(folder: Path, store: Store, job: Job) -> str:
+    """A job at its 200th step by its files and by squeue; the PATH for it."""
+    write_start(store, job, host="n1", attempt=f"slurm-{TASK}-r0-0000aa", batch=BATCH)
     write_metrics(store, job, range(10, 210, 10))
-    head = {"batch": batch, "what": "intent", "time": now - 100, "phase": "pretrain", "tasks": {"0": job.key}}
-    lines = [{**head, "user": read_user_name()}, {"batch": batch, "what": "sent", "time": now - 99, "id": "7"}]
-    ledger = store.locate_sweep(toy.SWEEP).ledger
-    ledger.mkdir(parents=True)
-    (ledger / "w-login-1-1.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    times = str(now - 99), str(now - 90), "n1", str(now + 9_000)
-    row = ("7_0", "RUNNING", "None", "(null)", read_user_name(), "normal", "vision", "gpu", *times, batch)
-    programs = folder / "programs"
-    programs.mkdir()
-    for name, printed in (("squeue", SEPARATOR.join(row)), ("sacct", "")):
-        (folder / name).write_text(printed + "\n")
-        path = programs / name
-        path.write_text(f"#!/bin/sh\necho {name} >> {folder}/asked\nexec cat {folder}/{name}\n")
-        path.chmod(0o755)
-    return f"{programs}:{os.environ['PATH']}"
+    return pretend_slurm(folder, store, job.key)
 
 
 def test_slurm_is_asked_once_a_minute_at_most_whatever_is_pressed(tmp_path: Path) -> None:
     jobs = make_jobs(9)
     with open_watched_store(tmp_path / "store", jobs, done=0, running=0) as store:
-        with open_pty_screen(*words(store.root), PATH=pretend_slurm(tmp_path, store, jobs[0])) as view:
+        with open_pty_screen(*words(store.root), PATH=pretend_running(tmp_path, store, jobs[0])) as view:
             view.wait_for("q quit", "1 running", "200/300")
             for _ in range(4):
                 view.press(b"r")
@@ -300,7 +282,7 @@ def test_slurm_is_asked_once_a_minute_at_most_whatever_is_pressed(tmp_path: Path
 def test_a_change_of_the_queue_by_a_round_elsewhere_is_seen_within_seconds(tmp_path: Path) -> None:
     jobs = make_jobs(9)
     with open_watched_store(tmp_path / "store", jobs, done=0, running=0) as store:
-        path = pretend_slurm(tmp_path, store, jobs[0])
+        path = pretend_running(tmp_path, store, jobs[0])
         with open_pty_screen(*words(store.root), PATH=path) as view:
             view.wait_for("q quit", "1 running")
             began = time.monotonic()
