@@ -52,6 +52,8 @@ def run(options: CostsOptions) -> int:
     name, step = stored.manifest.sweep, NextStep(options.store)
     if any(row["held_back"] for row in report["budget"]):
         print(step.suggest("shows the budgets, and raises one with an option", "limits", name), file=sys.stderr)
-    else:
+    elif any(row["done"] < row["jobs"] for row in report["phases"].values()):
         print(step.suggest("says when it ends", "forecast", name), file=sys.stderr)
+    else:
+        print(step.suggest("writes tables and figures", "results", name), file=sys.stderr)
     return 0

@@ -184,6 +184,6 @@ def describe_energy_basis() -> str:
     power = load_power_table()
     loads = ", ".join(f"{phase} {load:.0%}" for phase, load in power.loads.items())
     return (
-        f"an estimate by GPU type and load ({loads}), of {format_counted(len(power.gpus), 'GPU type')} "
-        "(sweep/catalog/power.yaml); nobody has measured it"
+        f"an estimate, and not measured: by what GPUs and cores draw at the load of each phase ({loads}), "
+        f"for {format_counted(len(power.gpus), 'GPU type')} and cores (sweep/catalog/power.yaml)"
     )

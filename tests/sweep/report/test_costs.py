@@ -80,7 +80,7 @@ def test_the_table_names_the_budget_and_what_the_energy_rests_on(stored: StoredS
     assert "budget of 10.0 EUR" in text
     assert "2m-b0-i0-dense-s0" in text
     assert "the site's list" in text
-    assert "an estimate by GPU type and load" in text
+    assert "an estimate, and not measured: by what GPUs and cores draw" in text
 
 
 def test_the_command_prints_a_table_or_json(stored: StoredSweep, capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,3 +91,10 @@ def test_the_command_prints_a_table_or_json(stored: StoredSweep, capsys: pytest.
     assert told.err.startswith("next: `sweep forecast toy")
     assert main([*words, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["currency"] == "EUR"
+
+
+def test_what_to_type_after_the_costs_of_a_finished_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    written = synthetic_store.plan(Store(tmp_path / "store"), GRID)
+    synthetic_store.finish(written)
+    assert main(["costs", "toy", "--store", str(written.store.root)]) == 0
+    assert capsys.readouterr().err.startswith("next: `sweep results toy")
